@@ -1,0 +1,120 @@
+"""What a service is, as a value: consumers, endpoints and background work handed to `chassis.run`.
+
+A service's `handlers.py` builds one `Service`; nothing in here starts anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from chassis.bus import Bus, Incoming
+from schemas.problems import Problem
+
+
+class Retry(Exception):
+    """Raised by a handler: not now; deliver again after `after_s` seconds."""
+
+    def __init__(self, after_s: float, reason: str = "") -> None:
+        super().__init__(reason or f"retry after {after_s} s")
+        self.after_s = after_s
+
+
+class Reject(Exception):
+    """Raised by a handler: this message can never be handled; it goes to DEADLETTERS with the reason."""
+
+
+class Clock(Protocol):
+    """Time at the rim. `monotonic` in seconds, `now` in UTC with its time zone."""
+
+    def now(self) -> datetime: ...
+    def monotonic(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Ids(Protocol):
+    """Where new ids come from."""
+
+    def new(self) -> str:
+        """A new UUIDv7 as text."""
+        ...
+
+
+class Rig(Struct, frozen=True, kw_only=True):
+    """What `chassis.run` hands to a service while it is being built."""
+
+    service: str
+    instance: str
+    site: str
+    bus: Bus
+    clock: Clock
+    ids: Ids
+
+
+class Consumer(Struct, frozen=True, kw_only=True):
+    """A durable consumer and its handler, called for one message at a time, in order per `key`.
+
+    The handler returns (acknowledged), raises `Retry`, raises `Reject`, or fails with anything else
+    (delivered again with growing delays, then a dead letter after `max_deliver`).
+    While a handler runs, the message is kept alive with in_progress.
+    """
+
+    stream: str
+    name: str
+    description: str
+    subjects: tuple[str, ...]
+    handler: Callable[[Incoming], Awaitable[None]]
+    key: Callable[[Incoming], str] | None = None
+    """Messages with one key are handled one after another; None: all messages in order."""
+    concurrency: int = 1
+    batch: int = 64
+    ack_wait_s: float = 30
+    max_deliver: int = 10
+    create: bool = True
+    """False: somebody else makes the durable consumer (an agent's are made by the scheduler)."""
+
+
+class BatchConsumer(Struct, frozen=True, kw_only=True):
+    """A durable consumer whose handler takes what waits, in order; all are acknowledged when it returns.
+
+    A batch that fails is delivered again one by one, so that one bad message cannot hold up the rest.
+    """
+
+    stream: str
+    name: str
+    description: str
+    subjects: tuple[str, ...]
+    handler: Callable[[Sequence[Incoming]], Awaitable[None]]
+    batch: int = 500
+    ack_wait_s: float = 30
+    max_deliver: int = 10
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A NATS micro endpoint at `vireo.svc.<service>.<name>`.
+
+    The request body is decoded to `request`; the answer is a Struct, ready bytes, or a `Problem`
+    (sent as a micro error with the problem as its body).
+    """
+
+    name: str
+    description: str
+    request: type[Any]
+    handler: Callable[[Any], Awaitable[Struct | bytes | Problem]]
+    concurrency: int = 64
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """All that `chassis.run` has to keep going until the process is told to stop."""
+
+    description: str
+    consumers: Sequence[Consumer | BatchConsumer] = ()
+    endpoints: Sequence[Endpoint] = ()
+    background: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Loops that run until cancelled; one that returns or raises brings the service down."""
+    ready: Callable[[], bool] = lambda: True
+    """Whether the service can do its work now (its caches are warm, its stores answer)."""
+    close: Callable[[], Awaitable[None]] | None = None
