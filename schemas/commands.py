@@ -1,0 +1,70 @@
+"""Commands: wishes, in the imperative. They may be refused.
+
+Each goes to `vireo.cmd.<site>.<kind>.<verb>` in an `Envelope`; the envelope's id is the command's id
+and the id of the operation that it opens.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from schemas.ids import HostName, Labels, VmId
+from schemas.resources import StopMode, VmSpec
+
+GraceSeconds = Annotated[float, Meta(ge=0, le=3600)]
+
+
+class CreateVm(Struct, frozen=True, kw_only=True):
+    """Make a VM and bring it to the power state of its spec."""
+
+    vm: VmId
+    spec: VmSpec
+
+
+class StartVm(Struct, frozen=True, kw_only=True):
+    vm: VmId
+
+
+class StopVm(Struct, frozen=True, kw_only=True):
+    """Shut down: `graceful` asks the guest and destroys it after `grace_s` seconds; `forced` destroys."""
+
+    vm: VmId
+    mode: StopMode = "graceful"
+    grace_s: GraceSeconds = 60
+
+
+class RebootVm(Struct, frozen=True, kw_only=True):
+    """Reboot once: `graceful` asks the guest, `forced` resets it."""
+
+    vm: VmId
+    mode: StopMode = "graceful"
+
+
+class PauseVm(Struct, frozen=True, kw_only=True):
+    vm: VmId
+
+
+class ResumeVm(Struct, frozen=True, kw_only=True):
+    vm: VmId
+
+
+class DeleteVm(Struct, frozen=True, kw_only=True):
+    """Stop it, forget it, remove its disks."""
+
+    vm: VmId
+    mode: StopMode = "forced"
+    grace_s: GraceSeconds = 60
+
+
+class ConfigureHost(Struct, frozen=True, kw_only=True):
+    """Set what is given, leave the rest. `labels` replaces all labels that operators had set."""
+
+    host: HostName
+    maintenance: bool | None = None
+    labels: Annotated[Labels, Meta(max_length=64)] | None = None
+
+
+VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
+Command = VmCommand | ConfigureHost

@@ -1,0 +1,209 @@
+"""Events: facts, in the past tense. Never refused, never changed.
+
+Each goes to `vireo.evt.<site>.<source>.<kind>.<id>.<event>` in an `Envelope`. Operation and cause stand
+in the envelope, so that the data says only what happened.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from schemas.ids import HostName, VmId
+from schemas.problems import Problem
+from schemas.resources import (
+    GuestFacts,
+    HostConfig,
+    HostFacts,
+    Placement,
+    PowerState,
+    VmSpec,
+)
+
+# operations
+
+
+class OperationAccepted(Struct, frozen=True, kw_only=True):
+    """The gateway took a request and published its command."""
+
+    command: str
+    """`vm.create`, …: kind and verb of the command."""
+    kind: Literal["vm", "host"]
+    target: str
+    request: dict[str, Any]
+    """The command's data."""
+
+
+class OperationProgressed(Struct, frozen=True, kw_only=True):
+    """A step was done: `step` of `of`."""
+
+    step: int
+    of: int
+    detail: str
+
+
+class OperationSucceeded(Struct, frozen=True, kw_only=True):
+    detail: str = ""
+
+
+class OperationFailed(Struct, frozen=True, kw_only=True):
+    """The command was refused, or could not be carried out."""
+
+    problem: Problem
+
+
+# virtual machines: by the scheduler
+
+
+class VmScheduled(Struct, frozen=True, kw_only=True):
+    """A host was chosen for a new VM, with what was weighed and who was excluded by which rule."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+    spec: VmSpec
+    placement: Placement
+
+
+class VmReassigned(Struct, frozen=True, kw_only=True):
+    """A new generation of a VM's desired state was written for the host that holds it."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+    power: PowerState
+    ended: bool = False
+
+
+# virtual machines: by the host's agent
+
+
+class VmDefined(Struct, frozen=True, kw_only=True):
+    """libvirt knows the domain, and its disks lie on the host."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+
+
+class VmStarted(Struct, frozen=True, kw_only=True):
+    vm: VmId
+    host: HostName
+    generation: int
+
+
+class VmStopped(Struct, frozen=True, kw_only=True):
+    """`reason`: `wish` (an assignment said so), `guest` (it shut itself down), `host` (by hand)."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+    reason: Literal["wish", "guest", "host"]
+
+
+class VmCrashed(Struct, frozen=True, kw_only=True):
+    """The guest died by itself."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+    detail: str
+
+
+class VmPaused(Struct, frozen=True, kw_only=True):
+    vm: VmId
+    host: HostName
+    generation: int
+
+
+class VmResumed(Struct, frozen=True, kw_only=True):
+    vm: VmId
+    host: HostName
+    generation: int
+
+
+class VmRebooted(Struct, frozen=True, kw_only=True):
+    vm: VmId
+    host: HostName
+
+
+class VmDeleted(Struct, frozen=True, kw_only=True):
+    """Domain and disks are gone from the host: the assignment may be forgotten."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+
+
+class VmDrifted(Struct, frozen=True, kw_only=True):
+    """The guest was found otherwise than assigned, through no wish of Vireo's; it is mended next."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+    expected: str
+    found: str
+
+
+class VmFailed(Struct, frozen=True, kw_only=True):
+    """An assignment could not be carried out; the agent tries again when something changes."""
+
+    vm: VmId
+    host: HostName
+    generation: int
+    detail: str
+
+
+class VmGuestChanged(Struct, frozen=True, kw_only=True):
+    """The guest's agent reported facts that differ from those known before."""
+
+    vm: VmId
+    host: HostName
+    guest: GuestFacts
+
+
+# hosts
+
+
+class HostRegistered(Struct, frozen=True, kw_only=True):
+    """By the agent, at its start and whenever its facts change."""
+
+    facts: HostFacts
+
+
+class HostConfigured(Struct, frozen=True, kw_only=True):
+    """By the scheduler: what operators set."""
+
+    config: HostConfig
+
+
+class HostSilent(Struct, frozen=True, kw_only=True):
+    """By the scheduler: the lease ran out while the bus was up and others renewed theirs."""
+
+    host: HostName
+    silent_s: float
+
+
+class HostReturned(Struct, frozen=True, kw_only=True):
+    host: HostName
+
+
+OperationEvent = OperationAccepted | OperationProgressed | OperationSucceeded | OperationFailed
+VmEvent = (
+    VmScheduled
+    | VmReassigned
+    | VmDefined
+    | VmStarted
+    | VmStopped
+    | VmCrashed
+    | VmPaused
+    | VmResumed
+    | VmRebooted
+    | VmDeleted
+    | VmDrifted
+    | VmFailed
+    | VmGuestChanged
+)
+HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
+Event = OperationEvent | VmEvent | HostEvent

@@ -1,0 +1,92 @@
+"""Queries: the requests of the micro endpoints `vireo.svc.<service>.<endpoint>`.
+
+Answers are resources, readings or pages of them as JSON; refusals are problems.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from schemas.ids import HostName, Labels, OperationId, VmId
+from schemas.resources import OperationPhase, VmState
+
+PageSize = Annotated[int, Meta(ge=1, le=1000)]
+Cursor = Annotated[str, Meta(max_length=200)]
+WaitSeconds = Annotated[float, Meta(ge=0, le=300)]
+
+
+class GetVm(Struct, frozen=True, kw_only=True):
+    """Inventory `vm.get`: a `Vm`. `vm` is an id or a name."""
+
+    vm: Annotated[str, Meta(min_length=1, max_length=63)]
+
+
+class ListVms(Struct, frozen=True, kw_only=True):
+    """Inventory `vm.list`: a `Page` of `Vm`, newest first. Every label must match."""
+
+    limit: PageSize = 50
+    after: Cursor | None = None
+    host: HostName | None = None
+    state: VmState | None = None
+    name: str | None = None
+    labels: Labels = {}
+
+
+class GetHost(Struct, frozen=True, kw_only=True):
+    """Inventory `host.get`: a `Host`. Metrics `host`: a `HostReading`."""
+
+    host: HostName
+
+
+class ListHosts(Struct, frozen=True, kw_only=True):
+    """Inventory `host.list`: a `Page` of `Host`, by name."""
+
+    limit: PageSize = 50
+    after: Cursor | None = None
+    state: Literal["online", "silent"] | None = None
+    labels: Labels = {}
+
+
+class GetOperation(Struct, frozen=True, kw_only=True):
+    """Inventory `operation.get`: an `Operation` with its trail.
+
+    Waits up to `wait_s` seconds until it `exists` or has `ended`; answers what there is then.
+    """
+
+    operation: OperationId
+    wait_s: WaitSeconds = 0
+    until: Literal["exists", "ended"] = "exists"
+
+
+class ListOperations(Struct, frozen=True, kw_only=True):
+    """Inventory `operation.list`: a `Page` of `Operation`, newest first."""
+
+    limit: PageSize = 50
+    after: Cursor | None = None
+    target: str | None = None
+    phase: OperationPhase | None = None
+    actor: str | None = None
+
+
+class ListEvents(Struct, frozen=True, kw_only=True):
+    """Inventory `event.list`: a `Page` of stored envelopes, oldest first."""
+
+    limit: PageSize = 50
+    after: Cursor | None = None
+    operation: OperationId | None = None
+    vm: VmId | None = None
+    host: HostName | None = None
+    since: datetime | None = None
+
+
+class GetVmReading(Struct, frozen=True, kw_only=True):
+    """Metrics `vm`: a `VmReading`."""
+
+    vm: VmId
+
+
+class Empty(Struct, frozen=True):
+    """The request of endpoints that need to be told nothing (`live`, `ready`)."""

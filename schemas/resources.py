@@ -1,0 +1,266 @@
+"""The resources as people see them: Host, Vm, Operation, and the parts they are made of.
+
+A *spec* is what was wished, a resource is the spec with what is known of its life. Sizes are MiB for
+memory, GiB for disks, bytes where a name says so; times are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from schemas.ids import HostName, Labels, Name, OperationId, SiteName, VmId
+from schemas.problems import Problem
+
+MIB_PER_GIB = 1024
+
+Cpus = Annotated[int, Meta(ge=1, le=512)]
+MemoryMib = Annotated[int, Meta(ge=32, le=16 * 1024 * 1024)]
+DiskGib = Annotated[int, Meta(ge=0, le=64 * 1024)]
+ImageName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+NetworkName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
+Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+
+PowerState = Literal["running", "stopped", "paused"]
+StopMode = Literal["graceful", "forced"]
+
+
+class DiskSpec(Struct, frozen=True, kw_only=True):
+    """One disk. The first is booted from and is an overlay on `image`; `size_gib` 0 keeps the image's
+    size; a disk without an image is blank and needs a size."""
+
+    name: Name = "root"
+    size_gib: DiskGib = 0
+    image: ImageName | None = None
+
+
+class NicSpec(Struct, frozen=True, kw_only=True):
+    """One network card in a libvirt network of the host. `mac` is derived from the VM when left out."""
+
+    network: NetworkName = "default"
+    mac: Mac | None = None
+    model: Literal["virtio", "e1000"] = "virtio"
+
+
+class HostRules(Struct, frozen=True, kw_only=True):
+    """On which hosts a VM may be: every label must match; `host` pins it."""
+
+    host: HostName | None = None
+    labels: Labels = {}
+
+
+class VmSpec(Struct, frozen=True, kw_only=True):
+    """What a VM is wished to be."""
+
+    name: Name
+    cpus: Cpus = 1
+    memory_mib: MemoryMib = 512
+    disks: Annotated[tuple[DiskSpec, ...], Meta(min_length=1, max_length=16)]
+    nics: Annotated[tuple[NicSpec, ...], Meta(max_length=8)] = (NicSpec(),)
+    labels: Annotated[Labels, Meta(max_length=64)] = {}
+    metadata: Annotated[
+        dict[
+            Annotated[str, Meta(min_length=1, max_length=63)], Annotated[str, Meta(max_length=1024)]
+        ],
+        Meta(max_length=64),
+    ] = {}
+    """Free text for people and programs; Vireo never reads it."""
+    on: HostRules = HostRules()
+    power: PowerState = "running"
+
+
+VmState = Literal[
+    "scheduled",
+    "creating",
+    "running",
+    "paused",
+    "stopped",
+    "crashed",
+    "failed",
+    "deleting",
+    "deleted",
+]
+
+
+class Excluded(Struct, frozen=True, kw_only=True):
+    """Why a host was out of the question: the first rule that excluded it, and in words."""
+
+    host: HostName
+    rule: Literal["lease", "maintenance", "pinned", "labels", "image", "cpu", "memory", "disk"]
+    detail: str
+
+
+class Scored(Struct, frozen=True, kw_only=True):
+    """A host that fitted, its score (higher is better) and the terms that make it up."""
+
+    host: HostName
+    score: float
+    terms: dict[str, float]
+
+
+class Placement(Struct, frozen=True, kw_only=True):
+    """The reason of a placement: who won, the best five with their terms, who was excluded and why."""
+
+    host: HostName
+    policy: str
+    considered: int
+    ranking: tuple[Scored, ...]
+    excluded: tuple[Excluded, ...] = ()
+
+
+class GuestFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a guest's agent says of the guest that seldom changes."""
+
+    hostname: str = ""
+    os: str = ""
+    kernel: str = ""
+    agent_version: str = ""
+    addresses: tuple[str, ...] = ()
+    """IP addresses without prefix length, loopback left out."""
+
+
+class Vm(Struct, frozen=True, kw_only=True):
+    """A virtual machine as the inventory knows it."""
+
+    id: VmId
+    site: SiteName
+    spec: VmSpec
+    state: VmState
+    power: PowerState
+    host: HostName
+    generation: int
+    created_at: datetime
+    updated_at: datetime
+    guest: GuestFacts | None = None
+    placement: Placement | None = None
+    operation: OperationId | None = None
+    """The operation that touched it last."""
+    problem: str = ""
+    """In words, what went wrong last; empty when all is well."""
+
+
+class NumaNode(Struct, frozen=True, kw_only=True):
+    id: int
+    cpus: int
+    memory_mib: int
+
+
+class HostImage(Struct, frozen=True, kw_only=True):
+    """A base image that lies on the host; `size_gib` is its virtual size, rounded up."""
+
+    name: ImageName
+    size_gib: int
+
+
+class ForeignDomain(Struct, frozen=True, kw_only=True):
+    """A domain of the host's libvirt that Vireo did not make: shown, counted, never touched."""
+
+    name: str
+    uuid: str
+    state: str
+    cpus: int
+    memory_mib: int
+
+
+class HostFacts(Struct, frozen=True, kw_only=True):
+    """What a host is: capacity, topology, versions. Told by its agent when it registers."""
+
+    host: HostName
+    site: SiteName
+    hypervisor: str
+    """The libvirt driver: `QEMU`, `TEST`, …"""
+    domain_type: Literal["kvm", "qemu", "test"]
+    arch: str
+    cpus: int
+    memory_mib: int
+    disk_gib: int
+    """Size of the file system that holds the VMs' disks."""
+    numa: tuple[NumaNode, ...] = ()
+    cpu_model: str = ""
+    libvirt_version: str = ""
+    hypervisor_version: str = ""
+    agent_version: str = ""
+    kernel: str = ""
+    networks: tuple[str, ...] = ()
+    images: tuple[HostImage, ...] = ()
+    foreign: tuple[ForeignDomain, ...] = ()
+    labels: Labels = {}
+    """Labels from the agent's own settings; `HostConfig.labels` wins where both have a key."""
+
+
+class HostConfig(Struct, frozen=True, kw_only=True):
+    """What operators set for a host (`host.config.<host>` in FLEET)."""
+
+    host: HostName
+    generation: int = 0
+    maintenance: bool = False
+    labels: Labels = {}
+
+
+HostState = Literal["online", "silent"]
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """A host as the inventory knows it."""
+
+    name: HostName
+    site: SiteName
+    state: HostState
+    facts: HostFacts
+    config: HostConfig
+    reserved_cpus: int
+    """Sum over the VMs placed here, running or not."""
+    reserved_memory_mib: int
+    reserved_disk_gib: int
+    vms: int
+    registered_at: datetime
+    updated_at: datetime
+
+
+OperationPhase = Literal["accepted", "scheduled", "running", "succeeded", "failed", "cancelled"]
+
+ENDED: frozenset[OperationPhase] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class OperationStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event of an operation's trail."""
+
+    event: str
+    """The event's name: `operation.accepted`, `vm.scheduled`, …"""
+    source: str
+    at: datetime
+    elapsed_ms: float
+    """Since the operation was accepted."""
+    detail: str = ""
+
+
+class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The life of one command as its sender sees it."""
+
+    id: OperationId
+    command: str
+    """`vm.create`, `vm.start`, …"""
+    kind: Literal["vm", "host"]
+    target: str
+    """Id of the VM or name of the host."""
+    phase: OperationPhase
+    actor: str
+    created_at: datetime
+    updated_at: datetime
+    progress: float = 0.0
+    """0 to 1"""
+    detail: str = ""
+    host: HostName | None = None
+    problem: Problem | None = None
+    trail: tuple[OperationStep, ...] = ()
+    """In order; filled when one operation is asked for, empty in lists."""
+    placement: Placement | None = None
+
+
+class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One page of a list. `next` is the opaque cursor of the page after it, absent on the last."""
+
+    items: tuple[Any, ...]
+    next: str | None = None

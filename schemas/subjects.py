@@ -1,0 +1,302 @@
+"""The only place that spells a subject: builders, streams, and the CATALOG of what goes where.
+
+CATALOG answers, per message type: which CloudEvents type, which subject, which stream, who owns it.
+The streams themselves (`STREAMS`) are created from here by the chassis.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from schemas import actions, commands, events
+from schemas.ids import is_name, is_uuid7
+
+KV_FLEET = "FLEET"
+KV_CONFIG = "CONFIG"
+KV_LEASES = "LEASES"
+KV_IDEMPOTENCY = "IDEMPOTENCY"
+
+COMMANDS = "COMMANDS"
+ACTIONS = "ACTIONS"
+EVENTS = "EVENTS"
+ADVISORIES = "ADVISORIES"
+DEADLETTERS = "DEADLETTERS"
+
+DAY_S = 86_400.0
+MIB = 1 << 20
+
+Owner = Literal["gateway", "scheduler", "hostagent", "inventory", "metrics"]
+
+
+class Stream(Struct, frozen=True, kw_only=True):
+    """A stream or bucket as the catalogue wants it. A bucket has `bucket` set and no subjects."""
+
+    name: str
+    description: str
+    subjects: tuple[str, ...] = ()
+    bucket: bool = False
+    history: int = 1
+    retention: Literal["limits", "workqueue"] = "limits"
+    storage: Literal["file", "memory"] = "file"
+    max_age_s: float = 0
+    max_bytes: int = -1
+    max_msg_size: int = 1 * MIB
+    duplicate_window_s: float = 120
+    atomic: bool = False
+    message_ttl: bool = False
+    full: Literal["refuse_new", "drop_old"] = "refuse_new"
+
+
+STREAMS: tuple[Stream, ...] = (
+    Stream(
+        name=COMMANDS,
+        description="Wishes on their way to whoever owns the thing; gone once handled",
+        subjects=("vireo.cmd.>",),
+        retention="workqueue",
+        max_bytes=1024 * MIB,
+        duplicate_window_s=600,
+        atomic=True,
+    ),
+    Stream(
+        name=ACTIONS,
+        description="Things for one host to do once, each with a deadline",
+        subjects=("vireo.act.>",),
+        max_age_s=DAY_S,
+        max_bytes=256 * MIB,
+        duplicate_window_s=600,
+        atomic=True,
+        message_ttl=True,
+    ),
+    Stream(
+        name=EVENTS,
+        description="What happened; Postgres keeps it for ever",
+        subjects=("vireo.evt.>",),
+        max_age_s=7 * DAY_S,
+        max_bytes=16_384 * MIB,
+        duplicate_window_s=600,
+        atomic=True,
+        full="drop_old",
+    ),
+    Stream(
+        name=DEADLETTERS,
+        description="What could not be handled, with the reason",
+        subjects=("vireo.dlq.>",),
+        max_age_s=30 * DAY_S,
+        max_bytes=1024 * MIB,
+        max_msg_size=2 * MIB,
+        full="drop_old",
+    ),
+    Stream(
+        name=ADVISORIES,
+        description="JetStream's own advisories: deliveries given up or terminated",
+        subjects=(
+            "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+            "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
+        ),
+        max_age_s=30 * DAY_S,
+        max_bytes=256 * MIB,
+        full="drop_old",
+    ),
+    Stream(
+        name=KV_FLEET,
+        description="Assignments: the desired state of every VM and host",
+        bucket=True,
+        atomic=True,
+    ),
+    Stream(
+        name=KV_CONFIG,
+        description="What people define and services watch: tokens, policies, templates, properties",
+        bucket=True,
+        history=20,
+    ),
+    Stream(
+        name=KV_LEASES,
+        description="Proof that hosts live",
+        bucket=True,
+        storage="memory",
+        message_ttl=True,
+    ),
+    Stream(
+        name=KV_IDEMPOTENCY,
+        description="Answers given under an Idempotency-Key, for a day",
+        bucket=True,
+        max_age_s=DAY_S,
+        atomic=True,
+    ),
+)
+
+
+class Channel(Struct, frozen=True, kw_only=True):
+    """One message type of the catalogue."""
+
+    message: type[Any]
+    type: str
+    """The CloudEvents type."""
+    subject: str
+    """With `{site}`, `{source}`, `{host}`, `{id}` where those stand."""
+    stream: str
+    owner: Owner
+    """Who sends it (events) or handles it (commands, actions)."""
+
+    @property
+    def name(self) -> str:
+        """`vm.create`, `vm.started`: kind and verb, without version."""
+        return self.type.removeprefix("vireo.").rsplit(".", 1)[0]
+
+
+def _command(message: type[Any], kind: str, verb: str, owner: Owner) -> Channel:
+    return Channel(
+        message=message,
+        type=f"vireo.{kind}.{verb}.v1",
+        subject=f"vireo.cmd.{{site}}.{kind}.{verb}",
+        stream=COMMANDS,
+        owner=owner,
+    )
+
+
+def _action(message: type[Any], kind: str, verb: str) -> Channel:
+    return Channel(
+        message=message,
+        type=f"vireo.{kind}.{verb}.v1",
+        subject=f"vireo.act.{{site}}.{{host}}.{kind}.{verb}",
+        stream=ACTIONS,
+        owner="hostagent",
+    )
+
+
+def _event(message: type[Any], kind: str, event: str, owner: Owner) -> Channel:
+    return Channel(
+        message=message,
+        type=f"vireo.{kind}.{event}.v1",
+        subject=f"vireo.evt.{{site}}.{{source}}.{kind}.{{id}}.{event}",
+        stream=EVENTS,
+        owner=owner,
+    )
+
+
+CATALOG: tuple[Channel, ...] = (
+    _command(commands.CreateVm, "vm", "create", "scheduler"),
+    _command(commands.StartVm, "vm", "start", "scheduler"),
+    _command(commands.StopVm, "vm", "stop", "scheduler"),
+    _command(commands.RebootVm, "vm", "reboot", "scheduler"),
+    _command(commands.PauseVm, "vm", "pause", "scheduler"),
+    _command(commands.ResumeVm, "vm", "resume", "scheduler"),
+    _command(commands.DeleteVm, "vm", "delete", "scheduler"),
+    _command(commands.ConfigureHost, "host", "configure", "scheduler"),
+    _action(actions.RebootVmOnce, "vm", "reboot_once"),
+    _event(events.OperationAccepted, "operation", "accepted", "gateway"),
+    _event(events.OperationProgressed, "operation", "progressed", "hostagent"),
+    _event(events.OperationSucceeded, "operation", "succeeded", "hostagent"),
+    _event(events.OperationFailed, "operation", "failed", "scheduler"),
+    _event(events.VmScheduled, "vm", "scheduled", "scheduler"),
+    _event(events.VmReassigned, "vm", "reassigned", "scheduler"),
+    _event(events.VmDefined, "vm", "defined", "hostagent"),
+    _event(events.VmStarted, "vm", "started", "hostagent"),
+    _event(events.VmStopped, "vm", "stopped", "hostagent"),
+    _event(events.VmCrashed, "vm", "crashed", "hostagent"),
+    _event(events.VmPaused, "vm", "paused", "hostagent"),
+    _event(events.VmResumed, "vm", "resumed", "hostagent"),
+    _event(events.VmRebooted, "vm", "rebooted", "hostagent"),
+    _event(events.VmDeleted, "vm", "deleted", "hostagent"),
+    _event(events.VmDrifted, "vm", "drifted", "hostagent"),
+    _event(events.VmFailed, "vm", "failed", "hostagent"),
+    _event(events.VmGuestChanged, "vm", "guest_changed", "hostagent"),
+    _event(events.HostRegistered, "host", "registered", "hostagent"),
+    _event(events.HostConfigured, "host", "configured", "scheduler"),
+    _event(events.HostSilent, "host", "silent", "scheduler"),
+    _event(events.HostReturned, "host", "returned", "scheduler"),
+)
+
+BY_MESSAGE: dict[type[Any], Channel] = {channel.message: channel for channel in CATALOG}
+BY_TYPE: dict[str, Channel] = {channel.type: channel for channel in CATALOG}
+
+
+def command(message: type[Any], *, site: str) -> str:
+    """The subject of a command."""
+    return BY_MESSAGE[message].subject.format(site=_name(site))
+
+
+def action(message: type[Any], *, site: str, host: str) -> str:
+    """The subject of an action for a host."""
+    return BY_MESSAGE[message].subject.format(site=_name(site), host=_name(host))
+
+
+def event(message: type[Any], *, site: str, source: str, id: str) -> str:
+    """The subject of an event: `source` is a host or a service, `id` what the event is about."""
+    return BY_MESSAGE[message].subject.format(site=_name(site), source=_name(source), id=_id(id))
+
+
+def telemetry(*, site: str, host: str) -> str:
+    return f"vireo.tel.{_name(site)}.{_name(host)}"
+
+
+ALL_TELEMETRY = "vireo.tel.*.*"
+ALL_EVENTS = "vireo.evt.>"
+
+
+def site_telemetry(*, site: str) -> str:
+    return f"vireo.tel.{_name(site)}.*"
+
+
+def service(name: str, endpoint: str) -> str:
+    """The subject of a micro endpoint."""
+    return f"vireo.svc.{_name(name)}.{endpoint}"
+
+
+def host_rpc(*, site: str, host: str, verb: str) -> str:
+    return f"vireo.rpc.{_name(site)}.{_name(host)}.{verb}"
+
+
+def dead_letter(*, stream: str, consumer: str) -> str:
+    return f"vireo.dlq.{stream}.{consumer}"
+
+
+def vm_key(*, vm: str, host: str) -> str:
+    """FLEET key of a VM's assignment; `*` as host means: on whichever host."""
+    return f"vm.{_id(vm)}.{host if host == '*' else _name(host)}"
+
+
+def host_facts_key(host: str) -> str:
+    return f"host.facts.{_name(host)}"
+
+
+def host_config_key(host: str) -> str:
+    return f"host.config.{_name(host)}"
+
+
+def host_keys(host: str) -> str:
+    """Every FLEET key that concerns a host (a pattern)."""
+    return f"*.*.{_name(host)}"
+
+
+def fleet_consumer(host: str) -> str:
+    """The durable consumer by which a host reads its part of FLEET."""
+    return f"FLEET_{_name(host)}"
+
+
+def actions_consumer(host: str) -> str:
+    return f"ACTIONS_{_name(host)}"
+
+
+def host_actions(*, site: str, host: str) -> str:
+    """Every action for a host (a pattern)."""
+    return f"vireo.act.{_name(site)}.{_name(host)}.>"
+
+
+def inbox_prefix(host: str) -> str:
+    """The inbox prefix that an agent uses, so that permissions can name it."""
+    return f"_INBOX_{_name(host)}"
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"not a name: {text!r} (lower-case letters, digits, hyphens; at most 63)")
+    return text
+
+
+def _id(text: str) -> str:
+    if not (is_uuid7(text) or is_name(text)):
+        raise ValueError(f"neither an id nor a name: {text!r}")
+    return text

@@ -1,0 +1,146 @@
+"""Telemetry: samples. The newest wins, loss is fine, nothing is stored on the bus.
+
+One `HostFrame` per host and tick goes to `vireo.tel.<site>.<host>`. The VMs' samples are columns: the
+i-th element of each belongs to `vms.ids[i]`. What a host or guest does not offer is None, never zero.
+Counters grow since the start of the guest or host; whoever wants rates subtracts two frames.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from schemas.ids import HostName, SiteName, VmId
+
+MAX_VMS_PER_FRAME = 4096
+
+
+class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    cpu_busy: float | None = None
+    """Share of all CPUs busy since the frame before, 0 to 1."""
+    load1: float | None = None
+    load5: float | None = None
+    load15: float | None = None
+    memory_total_mib: int | None = None
+    memory_available_mib: int | None = None
+    swap_used_mib: int | None = None
+    disk_total_bytes: int | None = None
+    """Of the file system that holds the VMs' disks."""
+    disk_free_bytes: int | None = None
+    uptime_s: float | None = None
+    vms_running: int = 0
+
+
+Ints = tuple[int | None, ...]
+Floats = tuple[float | None, ...]
+
+
+class VmColumns(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """From outside, by libvirt's bulk stats; all columns have the length of `ids` or are empty."""
+
+    ids: Annotated[tuple[VmId, ...], Meta(max_length=MAX_VMS_PER_FRAME)] = ()
+    state: tuple[str, ...] = ()
+    """`running`, `paused`, `stopped`, `crashed`"""
+    cpus: Ints = ()
+    cpu_time_ns: Ints = ()
+    memory_max_kib: Ints = ()
+    memory_rss_kib: Ints = ()
+    memory_available_kib: Ints = ()
+    memory_unused_kib: Ints = ()
+    block_read_bytes: Ints = ()
+    block_write_bytes: Ints = ()
+    block_read_requests: Ints = ()
+    block_write_requests: Ints = ()
+    net_receive_bytes: Ints = ()
+    net_transmit_bytes: Ints = ()
+
+
+class FileSystem(Struct, frozen=True, kw_only=True):
+    mountpoint: str
+    type: str
+    total_bytes: int | None = None
+    used_bytes: int | None = None
+
+
+class NetworkInterface(Struct, frozen=True, kw_only=True):
+    name: str
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+    receive_bytes: int | None = None
+    transmit_bytes: int | None = None
+
+
+class GuestDisk(Struct, frozen=True, kw_only=True):
+    name: str
+    read_bytes: int | None = None
+    write_bytes: int | None = None
+
+
+class GuestSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """From inside, by the QEMU guest agent."""
+
+    vm: VmId
+    at: datetime
+    os: str | None = None
+    kernel: str | None = None
+    hostname: str | None = None
+    agent_version: str | None = None
+    load1: float | None = None
+    load5: float | None = None
+    load15: float | None = None
+    cpus_online: int | None = None
+    cpu_busy: float | None = None
+    memory_total_kib: int | None = None
+    memory_available_kib: int | None = None
+    uptime_s: float | None = None
+    file_systems: tuple[FileSystem, ...] = ()
+    interfaces: tuple[NetworkInterface, ...] = ()
+    disks: tuple[GuestDisk, ...] = ()
+    error: str = ""
+    """Why the guest's agent gave no or only part of an answer."""
+
+
+class HostFrame(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    host: HostName
+    site: SiteName
+    at: datetime
+    sequence: int
+    """Counts frames since the agent started."""
+    interval_s: float
+    sample: HostSample
+    vms: VmColumns = VmColumns()
+    guests: tuple[GuestSample, ...] = ()
+    """Only those that were asked since the frame before."""
+
+
+class VmReading(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The newest known of one VM, as the metrics service answers it."""
+
+    vm: VmId
+    host: HostName
+    at: datetime
+    state: str = ""
+    cpu_busy: float | None = None
+    """In CPUs: 1.5 is one and a half CPUs busy."""
+    cpus: int | None = None
+    memory_max_kib: int | None = None
+    memory_rss_kib: int | None = None
+    memory_available_kib: int | None = None
+    block_read_bytes: int | None = None
+    block_write_bytes: int | None = None
+    net_receive_bytes: int | None = None
+    net_transmit_bytes: int | None = None
+    guest: GuestSample | None = None
+
+
+class HostReading(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The newest known of one host, as the metrics service answers it."""
+
+    host: HostName
+    site: SiteName
+    at: datetime
+    interval_s: float
+    sample: HostSample
+    vms: int = 0
