@@ -12,13 +12,13 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from schemas.ids import MessageId, OperationId
+from schemas.ids import END, MessageId, OperationId
 
 T = TypeVar("T")
 
 CONTENT_TYPE = "application/cloudevents+json"
 
-TRACEPARENT_PATTERN = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
+TRACEPARENT_PATTERN = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}" + END
 
 
 class Envelope(Struct, Generic[T], frozen=True, kw_only=True, omit_defaults=True):

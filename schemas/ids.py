@@ -12,9 +12,12 @@ from typing import Annotated, NewType
 
 from msgspec import Meta
 
-UUID7_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
-LABEL_KEY_PATTERN = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$"
+END = r"$(?!\n)"
+"""The end of the text in Python and in ECMA regular expressions: `$` alone lets a final newline by."""
+
+UUID7_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}" + END
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}" + END
+LABEL_KEY_PATTERN = r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?" + END
 
 Uuid7 = Annotated[str, Meta(pattern=UUID7_PATTERN, description="UUIDv7, lower case")]
 MessageId = Uuid7

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.ids import HostName, Labels, Name, OperationId, SiteName, VmId
+from schemas.ids import END, HostName, Labels, Name, OperationId, SiteName, VmId
 from schemas.problems import Problem
 
 MIB_PER_GIB = 1024
@@ -19,9 +19,9 @@ MIB_PER_GIB = 1024
 Cpus = Annotated[int, Meta(ge=1, le=512)]
 MemoryMib = Annotated[int, Meta(ge=32, le=16 * 1024 * 1024)]
 DiskGib = Annotated[int, Meta(ge=0, le=64 * 1024)]
-ImageName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-NetworkName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$")]
-Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+ImageName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}" + END)]
+NetworkName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}" + END)]
+Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}" + END)]
 
 PowerState = Literal["running", "stopped", "paused"]
 StopMode = Literal["graceful", "forced"]

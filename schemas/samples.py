@@ -1,0 +1,333 @@
+"""One sample of every message and resource, made of fixed values.
+
+They are the wire format's witnesses: their bytes are checked in (`schemas/generated/samples`), a test
+compares them, and documents take their examples from here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from schemas import actions, assignments, commands, events, resources, telemetry
+from schemas.envelope import Envelope
+from schemas.ids import derived_id, time_of
+from schemas.problems import FieldError, Problem
+from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
+from schemas.wire import wrap
+
+SITE = "main"
+HOST = "h1"
+OPERATION = "01939f4c-8a00-7000-8000-000000000001"
+VM = "01939f4c-8a00-7000-8000-000000000002"
+ACTOR = "token/admin"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+AT = datetime(2024, 12, 7, 9, 30, tzinfo=UTC)
+
+SPEC = resources.VmSpec(
+    name="web-1",
+    cpus=2,
+    memory_mib=1024,
+    disks=(resources.DiskSpec(image="debian-12", size_gib=10),),
+    nics=(resources.NicSpec(network="default", mac="52:54:00:12:34:56"),),
+    labels={"tier": "web"},
+    metadata={"owner": "shop"},
+    on=resources.HostRules(labels={"rack": "a"}),
+)
+
+PLACEMENT = resources.Placement(
+    host=HOST,
+    policy="spread",
+    considered=2,
+    ranking=(
+        resources.Scored(host=HOST, score=1.42, terms={"free_memory": 0.75, "free_cpu": 0.67}),
+    ),
+    excluded=(
+        resources.Excluded(
+            host="h2", rule="memory", detail="needs 1024 MiB, 512 MiB of 4096 MiB are free"
+        ),
+    ),
+)
+
+GUEST = resources.GuestFacts(
+    hostname="web-1",
+    os="Debian GNU/Linux 12 (bookworm)",
+    kernel="6.1.0-41-cloud-amd64",
+    agent_version="7.2.22",
+    addresses=("192.168.122.17",),
+)
+
+FACTS = resources.HostFacts(
+    host=HOST,
+    site=SITE,
+    hypervisor="QEMU",
+    domain_type="kvm",
+    arch="x86_64",
+    cpus=16,
+    memory_mib=65536,
+    disk_gib=900,
+    numa=(resources.NumaNode(id=0, cpus=16, memory_mib=65536),),
+    cpu_model="EPYC-Rome",
+    libvirt_version="9.0.0",
+    hypervisor_version="7.2.22",
+    agent_version="0.1.0",
+    kernel="6.1.0-41-amd64",
+    networks=("default",),
+    images=(resources.HostImage(name="debian-12", size_gib=2),),
+    foreign=(
+        resources.ForeignDomain(
+            name="legacy",
+            uuid="3f0b6f0e-6a0f-4bb0-8f3e-6a1b1a4b7c11",
+            state="running",
+            cpus=2,
+            memory_mib=2048,
+        ),
+    ),
+    labels={"rack": "a"},
+)
+
+PROBLEM = Problem(
+    type="urn:vireo:problem:unplaceable",
+    title="No host can take the VM",
+    status=409,
+    detail="All 2 hosts are excluded.",
+    reasons={"h1": "maintenance", "h2": "needs 1024 MiB, 512 MiB of 4096 MiB are free"},
+)
+
+INVALID = Problem(
+    type="urn:vireo:problem:invalid-request",
+    title="The request is not valid",
+    status=400,
+    detail="/cpus: expected int >= 1",
+    request="01939f4c-8a00-7000-8000-00000000000f",
+    errors=(FieldError(field="/cpus", detail="expected int >= 1"),),
+)
+
+GUEST_SAMPLE = telemetry.GuestSample(
+    vm=VM,
+    at=AT,
+    os=GUEST.os,
+    kernel=GUEST.kernel,
+    hostname=GUEST.hostname,
+    agent_version=GUEST.agent_version,
+    load1=0.12,
+    load5=0.08,
+    load15=0.02,
+    cpus_online=2,
+    cpu_busy=0.07,
+    memory_total_kib=1011712,
+    memory_available_kib=821248,
+    uptime_s=812.5,
+    file_systems=(
+        telemetry.FileSystem(
+            mountpoint="/", type="ext4", total_bytes=10434699264, used_bytes=1210351616
+        ),
+    ),
+    interfaces=(
+        telemetry.NetworkInterface(
+            name="eth0",
+            mac="52:54:00:12:34:56",
+            addresses=("192.168.122.17",),
+            receive_bytes=88_120,
+            transmit_bytes=40_312,
+        ),
+    ),
+    disks=(telemetry.GuestDisk(name="vda", read_bytes=120_586_240, write_bytes=9_437_184),),
+)
+
+HOST_SAMPLE = telemetry.HostSample(
+    cpu_busy=0.31,
+    load1=4.2,
+    load5=3.9,
+    load15=3.1,
+    memory_total_mib=65536,
+    memory_available_mib=40960,
+    swap_used_mib=0,
+    disk_total_bytes=966367641600,
+    disk_free_bytes=751619276800,
+    uptime_s=864000.0,
+    vms_running=1,
+)
+
+_vm: dict[str, Any] = {"vm": VM, "host": HOST, "generation": 2}
+
+MESSAGES: tuple[Struct, ...] = (
+    commands.CreateVm(vm=VM, spec=SPEC),
+    commands.StartVm(vm=VM),
+    commands.StopVm(vm=VM, mode="graceful", grace_s=30),
+    commands.RebootVm(vm=VM),
+    commands.PauseVm(vm=VM),
+    commands.ResumeVm(vm=VM),
+    commands.DeleteVm(vm=VM),
+    commands.ConfigureHost(host=HOST, maintenance=True, labels={"rack": "b"}),
+    actions.RebootVmOnce(vm=VM, mode="graceful", deadline=AT.replace(minute=31)),
+    events.OperationAccepted(command="vm.start", kind="vm", target=VM, request={"vm": VM}),
+    events.OperationProgressed(step=2, of=4, detail="define the domain"),
+    events.OperationSucceeded(detail="running"),
+    events.OperationFailed(problem=PROBLEM),
+    events.VmScheduled(vm=VM, host=HOST, generation=1, spec=SPEC, placement=PLACEMENT),
+    events.VmReassigned(vm=VM, host=HOST, generation=2, power="stopped"),
+    events.VmDefined(**_vm),
+    events.VmStarted(**_vm),
+    events.VmStopped(**_vm, reason="wish"),
+    events.VmCrashed(**_vm, detail="the guest panicked"),
+    events.VmPaused(**_vm),
+    events.VmResumed(**_vm),
+    events.VmRebooted(vm=VM, host=HOST),
+    events.VmDeleted(**_vm),
+    events.VmDrifted(**_vm, expected="running", found="stopped"),
+    events.VmFailed(**_vm, detail="image debian-12 is not on this host"),
+    events.VmGuestChanged(vm=VM, host=HOST, guest=GUEST),
+    events.HostRegistered(facts=FACTS),
+    events.HostConfigured(config=resources.HostConfig(host=HOST, generation=1, maintenance=True)),
+    events.HostSilent(host=HOST, silent_s=12.5),
+    events.HostReturned(host=HOST),
+)
+
+ASSIGNMENT = assignments.VmAssignment(
+    vm=VM,
+    host=HOST,
+    generation=1,
+    spec=SPEC,
+    power="running",
+    operation=OPERATION,
+    actor=ACTOR,
+    placement=PLACEMENT,
+    traceparent=TRACEPARENT,
+)
+
+FRAME = telemetry.HostFrame(
+    host=HOST,
+    site=SITE,
+    at=AT,
+    sequence=42,
+    interval_s=5.0,
+    sample=HOST_SAMPLE,
+    vms=telemetry.VmColumns(
+        ids=(VM,),
+        state=("running",),
+        cpus=(2,),
+        cpu_time_ns=(12_345_678_900,),
+        memory_max_kib=(1_048_576,),
+        memory_rss_kib=(402_148,),
+        memory_available_kib=(1_011_712,),
+        memory_unused_kib=(801_248,),
+        block_read_bytes=(120_586_240,),
+        block_write_bytes=(9_437_184,),
+        block_read_requests=(4_120,),
+        block_write_requests=(310,),
+        net_receive_bytes=(88_120,),
+        net_transmit_bytes=(40_312,),
+    ),
+    guests=(GUEST_SAMPLE,),
+)
+
+OPERATION_SAMPLE = resources.Operation(
+    id=OPERATION,
+    command="vm.create",
+    kind="vm",
+    target=VM,
+    phase="running",
+    actor=ACTOR,
+    created_at=AT,
+    updated_at=AT,
+    progress=0.5,
+    detail="define the domain",
+    host=HOST,
+    trail=(
+        resources.OperationStep(
+            event="operation.accepted", source="gateway", at=AT, elapsed_ms=0.0
+        ),
+        resources.OperationStep(
+            event="vm.scheduled", source="scheduler", at=AT, elapsed_ms=4.2, detail="h1"
+        ),
+    ),
+    placement=PLACEMENT,
+)
+
+VM_SAMPLE = resources.Vm(
+    id=VM,
+    site=SITE,
+    spec=SPEC,
+    state="running",
+    power="running",
+    host=HOST,
+    generation=1,
+    created_at=AT,
+    updated_at=AT,
+    guest=GUEST,
+    placement=PLACEMENT,
+    operation=OPERATION,
+)
+
+HOST_RESOURCE = resources.Host(
+    name=HOST,
+    site=SITE,
+    state="online",
+    facts=FACTS,
+    config=resources.HostConfig(host=HOST),
+    reserved_cpus=2,
+    reserved_memory_mib=1024,
+    reserved_disk_gib=10,
+    vms=1,
+    registered_at=AT,
+    updated_at=AT,
+)
+
+VM_READING = telemetry.VmReading(
+    vm=VM,
+    host=HOST,
+    at=AT,
+    state="running",
+    cpu_busy=0.14,
+    cpus=2,
+    memory_max_kib=1_048_576,
+    memory_rss_kib=402_148,
+    guest=GUEST_SAMPLE,
+)
+
+HOST_READING = telemetry.HostReading(
+    host=HOST, site=SITE, at=AT, interval_s=5.0, sample=HOST_SAMPLE, vms=1
+)
+
+VALUES: tuple[Struct, ...] = (
+    ASSIGNMENT,
+    FRAME,
+    OPERATION_SAMPLE,
+    VM_SAMPLE,
+    HOST_RESOURCE,
+    VM_READING,
+    HOST_READING,
+    INVALID,
+)
+"""What travels without an envelope: FLEET's values, telemetry, answers."""
+
+
+def enveloped(message: Struct) -> Envelope[Struct]:
+    """The sample of a message of the catalogue in its envelope."""
+    channel = BY_MESSAGE[type(message)]
+    kind = channel.name.partition(".")[0]
+    is_command = channel.stream == COMMANDS
+    identity = OPERATION if is_command else derived_id(OPERATION, channel.name)
+    about = {"vm": VM, "host": HOST, "operation": OPERATION}[kind]
+    return wrap(
+        message,
+        id=identity,
+        site=SITE,
+        sender=_sender(channel),
+        at=time_of(identity),
+        about=f"{kind}/{about}",
+        operation=OPERATION,
+        cause=None if is_command else OPERATION,
+        actor=ACTOR,
+        traceparent=TRACEPARENT,
+    )
+
+
+def _sender(channel: Channel) -> str:
+    """Commands come from the gateway, actions from the scheduler, events from their owner."""
+    by_stream = {COMMANDS: "gateway", ACTIONS: "scheduler"}
+    owner = HOST if channel.owner == "hostagent" else channel.owner
+    return by_stream.get(channel.stream, owner)
