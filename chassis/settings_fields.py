@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct
@@ -35,9 +34,9 @@ class Leaf(Struct, frozen=True, kw_only=True):
     def required(self) -> bool:
         return self.default is NODEFAULT
 
-    @property
-    def description(self) -> str:
-        return next((meta.description or "" for meta in _metas(self.hint) if meta.description), "")
+    owner: type[Struct]
+    """The Struct that defines it, as its field `name`."""
+    name: str
 
     @property
     def secret(self) -> bool:
@@ -90,47 +89,14 @@ def group_of(hint: Any) -> type[Struct] | None:
     return hint if isinstance(hint, type) and issubclass(hint, Struct) else None
 
 
-def type_words(hint: Any) -> str:
-    """A type and its limits in words: `integer, 1 to 65535`."""
-    words = _type_word(bare(hint))
-    limits = [limit for meta in _metas(hint) for limit in _limit_words(meta)]
-    none = " (may be left out)" if optional(hint) else ""
-    return ", ".join([words, *limits]) + none
-
-
-def _type_word(plain: Any) -> str:
-    origin = get_origin(plain)
-    if origin is Literal:
-        return "one of " + ", ".join(f"`{choice}`" for choice in get_args(plain))
-    if origin in (tuple, list, frozenset):
-        return f"list of {_type_word(bare(get_args(plain)[0]))}"
-    if origin is dict:
-        return "table"
-    words = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
-    return words.get(plain, "secret" if plain is Secret else "table")
-
-
-def _limit_words(meta: Meta) -> Iterator[str]:
-    if meta.ge is not None and meta.le is not None:
-        yield f"{meta.ge} to {meta.le}"
-    elif meta.ge is not None:
-        yield f"at least {meta.ge}"
-    elif meta.le is not None:
-        yield f"at most {meta.le}"
-    if meta.gt is not None:
-        yield f"above {meta.gt}"
-    if meta.pattern is not None:
-        yield f"matching `{meta.pattern}`"
-
-
-def _metas(hint: Any) -> Iterator[Meta]:
+def metas(hint: Any) -> Iterator[Meta]:
     while get_origin(hint) is Annotated:
         inner, *extras = get_args(hint)
         yield from (extra for extra in reversed(extras) if isinstance(extra, Meta))
         hint = inner
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
-            yield from _metas(part)
+            yield from metas(part)
 
 
 def _walk(
@@ -144,7 +110,14 @@ def _walk(
         if group is not None:
             yield from _walk(group, here, default, common)
         else:
-            yield Leaf(path=here, hint=hints[field.name], default=default, shared=here in common)
+            yield Leaf(
+                path=here,
+                hint=hints[field.name],
+                default=default,
+                shared=here in common,
+                owner=settings,
+                name=field.name,
+            )
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
