@@ -1,0 +1,178 @@
+"""Operations: looking at them, waiting for them, following their steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import TypeVar
+
+from schemas.resources import ENDED, Operation, OperationPhase, OperationStep
+from vireo.errors import NotFound, OperationFailed, TimedOut, Unavailable
+from vireo.pages import PageOf, walk
+from vireo.paths import checked_ref
+from vireo.transport import Query, Transport
+
+T = TypeVar("T")
+
+Wait = bool | float
+"""Whether a call waits for its operation: no, to its end, or at most so many seconds."""
+
+
+class PendingOperation:
+    """An operation on its way. `await` it for its end, or use `wait` and `steps`.
+
+    Raises OperationFailed if it ends without success, TimedOut if the time given is over first.
+    """
+
+    def __init__(self, operations: Operations, operation: Operation) -> None:
+        self._operations = operations
+        self.latest = operation
+        """What is known so far; an answer to `wait` or `steps` renews it."""
+
+    def __repr__(self) -> str:
+        return f"<PendingOperation {self.id} {self.latest.command} {self.latest.phase}>"
+
+    @property
+    def id(self) -> str:
+        return self.latest.id
+
+    @property
+    def target(self) -> str:
+        """Id of the VM or name of the host."""
+        return self.latest.target
+
+    @property
+    def ended(self) -> bool:
+        return self.latest.phase in ENDED
+
+    def __await__(self) -> Generator[object, None, Operation]:
+        return self.wait().__await__()
+
+    async def wait(self, timeout_s: float | None = None) -> Operation:
+        """The operation once it has succeeded, with its trail."""
+        async for found in self._operations.until_ended(self.id, timeout_s):
+            self.latest = found
+        return self.result()
+
+    async def steps(self, timeout_s: float | None = None) -> AsyncIterator[OperationStep]:
+        """Each step of the trail as it is known; ends when the operation does, and raises TimedOut but
+        not OperationFailed: ask `result` afterwards."""
+        seen = 0
+        async for found in self._operations.looks(self.id, timeout_s):
+            self.latest = found
+            for step in found.trail[seen:]:
+                yield step
+            seen = max(seen, len(found.trail))
+
+    def result(self) -> Operation:
+        """The operation if it has succeeded. Raises OperationFailed if it ended otherwise."""
+        if self.ended and self.latest.phase != "succeeded":
+            raise OperationFailed(self.latest)
+        return self.latest
+
+
+class Operations:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def get(self, operation: str, *, wait_s: float = 0) -> Operation:
+        """The operation with its trail; waits up to `wait_s` seconds at the server for its end."""
+        query: Query = [("wait", f"{max(1, round(wait_s * 1000))}ms")] if wait_s > 0 else []
+        path = f"/v1/operations/{checked_ref('operation', operation)}"
+        return await self._transport.read(path, Operation, query=query, wait_s=wait_s)
+
+    def list(
+        self,
+        *,
+        target: str | None = None,
+        phase: OperationPhase | None = None,
+        actor: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Operation]:
+        """Operations without their trails, newest first."""
+        given = {"target": target, "phase": phase, "actor": actor}
+        query: Query = [(name, value) for name, value in given.items() if value is not None]
+        return walk(self._transport, "/v1/operations", PageOf[Operation], query, limit=limit)
+
+    async def wait(self, operation: str, *, timeout_s: float | None = None) -> Operation:
+        """The operation once it has succeeded. Raises OperationFailed, TimedOut."""
+        return await (await self.pending(operation)).wait(timeout_s)
+
+    async def pending(self, operation: str) -> PendingOperation:
+        """An operation that somebody began, to be waited for."""
+        return PendingOperation(self, await self.get(operation))
+
+    async def begun(self, operation: Operation, wait: Wait) -> PendingOperation:
+        """What an accepted request gives its sender."""
+        pending = PendingOperation(self, operation)
+        # `True` is an int too: it must not be read as one second.
+        if wait is True:
+            await pending.wait()
+        elif wait is not False:
+            await pending.wait(wait)
+        return pending
+
+    async def until_ended(
+        self, operation: str, timeout_s: float | None
+    ) -> AsyncIterator[Operation]:
+        """Looks that hang at the server until there is an end. Raises TimedOut."""
+        settings = self._transport.settings
+
+        async def look(left_s: float) -> Operation:
+            return await self.get(operation, wait_s=min(settings.wait_slice_s, left_s))
+
+        # A server that answers at once all the same must not be asked in a tight loop.
+        async for found in self._watch(operation, timeout_s, look, least_s=settings.poll_first_s):
+            yield found
+
+    async def looks(self, operation: str, timeout_s: float | None) -> AsyncIterator[Operation]:
+        """Looks in short intervals, so that steps are seen on the way. Raises TimedOut."""
+
+        async def look(left_s: float) -> Operation:
+            return await self.get(operation)
+
+        async for found in self._watch(operation, timeout_s, look, least_s=0):
+            yield found
+
+    async def _watch(
+        self,
+        operation: str,
+        timeout_s: float | None,
+        look: Callable[[float], Awaitable[Operation]],
+        *,
+        least_s: float,
+    ) -> AsyncIterator[Operation]:
+        settings = self._transport.settings
+        now = asyncio.get_running_loop().time
+        deadline = float("inf") if timeout_s is None else now() + timeout_s
+        interval_s, known = settings.poll_first_s, -1
+        while True:
+            began = now()
+            found = await self._patiently(look, max(0.0, deadline - began))
+            yield found
+            if found.phase in ENDED:
+                return
+            if now() >= deadline:
+                raise TimedOut(found, timeout_s or 0)
+            moved, known = len(found.trail) != known, len(found.trail)
+            grown = min(interval_s * 1.5, settings.poll_most_s)
+            interval_s = settings.poll_first_s if moved else grown
+            pause_s = max(least_s, interval_s) - (now() - began)
+            await asyncio.sleep(max(0.0, min(pause_s, deadline - now())))
+
+    async def _patiently(
+        self, look: Callable[[float], Awaitable[Operation]], left_s: float
+    ) -> Operation:
+        """One look, in spite of a server that is away, or doesn't know the operation yet, for a while."""
+        settings = self._transport.settings
+        now = asyncio.get_running_loop().time
+        give_up = now() + min(settings.patience_s, max(left_s, settings.poll_most_s))
+        attempt = 1
+        while True:
+            try:
+                return await look(left_s)
+            except (Unavailable, NotFound):
+                if now() >= give_up:
+                    raise
+            await self._transport.pause(attempt)
+            attempt += 1

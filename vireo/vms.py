@@ -1,0 +1,126 @@
+"""Virtual machines by the SDK. A VM is named by its id or its name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from schemas.resources import Operation, StopMode, Vm, VmSpec, VmState
+from schemas.telemetry import VmReading
+from vireo.operations import Operations, PendingOperation, Wait
+from vireo.pages import PageOf, walk
+from vireo.paths import checked_ref, labels_query, query_of
+from vireo.transport import Query, Transport
+
+
+class Vms:
+    """Each call that changes something gives back an operation, ended if `wait` says so.
+
+    `key` is the idempotency key: a call with the key of an earlier one gets the answer of that one.
+    It is made for every call unless given, so that retries within a call never act twice.
+    """
+
+    def __init__(self, transport: Transport, operations: Operations) -> None:
+        self._transport = transport
+        self._operations = operations
+
+    async def create(
+        self,
+        spec: VmSpec | Mapping[str, Any],
+        *,
+        wait: Wait = False,
+        key: str | None = None,
+    ) -> PendingOperation:
+        """A mapping is sent as it is: the server names every bad field of it."""
+        return await self._begin("POST", "/v1/vms", spec, wait=wait, key=key)
+
+    async def get(self, vm: str) -> Vm:
+        return await self._transport.read(_path(vm), Vm)
+
+    def list(
+        self,
+        *,
+        host: str | None = None,
+        state: VmState | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Vm]:
+        """Newest first; deleted ones only with `state="deleted"`."""
+        query = query_of(host=host, state=state, name=name) + labels_query(labels)
+        return walk(self._transport, "/v1/vms", PageOf[Vm], query, limit=limit)
+
+    async def telemetry(self, vm: str) -> VmReading:
+        """The newest that is known from outside and from the guest's agent."""
+        return await self._transport.read(f"{_path(vm)}/telemetry", VmReading)
+
+    async def start(
+        self, vm: str, *, wait: Wait = False, key: str | None = None
+    ) -> PendingOperation:
+        return await self._begin("POST", f"{_path(vm)}/start", None, wait=wait, key=key)
+
+    async def stop(
+        self,
+        vm: str,
+        *,
+        mode: StopMode = "graceful",
+        grace_s: float = 60,
+        wait: Wait = False,
+        key: str | None = None,
+    ) -> PendingOperation:
+        """`graceful` asks the guest and pulls the plug after `grace_s` seconds; `forced` pulls it now."""
+        body = {"mode": mode, "grace_s": grace_s}
+        return await self._begin("POST", f"{_path(vm)}/stop", body, wait=wait, key=key)
+
+    async def reboot(
+        self,
+        vm: str,
+        *,
+        mode: StopMode = "graceful",
+        wait: Wait = False,
+        key: str | None = None,
+    ) -> PendingOperation:
+        body = {"mode": mode}
+        return await self._begin("POST", f"{_path(vm)}/reboot", body, wait=wait, key=key)
+
+    async def pause(
+        self, vm: str, *, wait: Wait = False, key: str | None = None
+    ) -> PendingOperation:
+        return await self._begin("POST", f"{_path(vm)}/pause", None, wait=wait, key=key)
+
+    async def resume(
+        self, vm: str, *, wait: Wait = False, key: str | None = None
+    ) -> PendingOperation:
+        return await self._begin("POST", f"{_path(vm)}/resume", None, wait=wait, key=key)
+
+    async def delete(
+        self,
+        vm: str,
+        *,
+        mode: StopMode = "forced",
+        grace_s: float = 60,
+        wait: Wait = False,
+        key: str | None = None,
+    ) -> PendingOperation:
+        """Stop it, forget it, remove its disks. There is no way back."""
+        query = query_of(mode=mode, grace_s=grace_s)
+        return await self._begin("DELETE", _path(vm), None, query=query, wait=wait, key=key)
+
+    async def _begin(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        *,
+        wait: Wait,
+        key: str | None,
+        query: Query | None = None,
+    ) -> PendingOperation:
+        operation = await self._transport.change(
+            method, path, Operation, body=body, query=query, key=key
+        )
+        return await self._operations.begun(operation, wait)
+
+
+def _path(vm: str) -> str:
+    return f"/v1/vms/{checked_ref('vm', vm)}"
