@@ -1,0 +1,126 @@
+"""The deliveries of a durable consumer, for as long as anybody wants them.
+
+Begins again on a fresh inbox after every reconnection and whenever the server falls silent; waits
+quietly for a consumer that does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from nats.aio.msg import Msg
+
+from chassis.bus import Delivery, Incoming, Unavailable
+from chassis.nats.feed import Feed, feeding
+from chassis.nats.fetch import Ended, Fetcher
+from chassis.nats.link import Link
+from chassis.nats.messages import incoming
+
+log = structlog.get_logger(__name__)
+
+NANOSECONDS = 1_000_000_000
+
+
+class PulledDelivery:
+    """A message with its reply subject, which carries what is said about it (ADR-15)."""
+
+    def __init__(self, reader: Puller, message: Msg) -> None:
+        self._reader = reader
+        self._reply = message.reply
+        self._settled = False
+        self.message: Incoming = incoming(message)
+
+    async def ack(self) -> None:
+        """Raises Unavailable if the server did not confirm; the message may come again then."""
+        await self._reader.confirm(self._reply, b"+ACK")
+        self._settle()
+
+    async def nak(self, delay_s: float) -> None:
+        delay = b'-NAK {"delay": %d}' % max(int(delay_s * NANOSECONDS), 0)
+        try:
+            await self._reader.say(self._reply, delay if delay_s > 0 else b"-NAK")
+        finally:
+            self._settle()
+
+    async def term(self, reason: str) -> None:
+        try:
+            await self._reader.confirm(self._reply, f"+TERM {reason}".encode())
+        finally:
+            self._settle()
+
+    async def in_progress(self) -> None:
+        await self._reader.say(self._reply, b"+WPI")
+
+    def _settle(self) -> None:
+        if not self._settled:
+            self._settled = True
+            self._reader.settled()
+
+
+class Puller:
+    """Keeps at most `batch` messages asked for, unread, or in the hands of the reader."""
+
+    def __init__(self, link: Link, *, stream: str, consumer: str, batch: int) -> None:
+        self._link = link
+        self._stream = stream
+        self._consumer = consumer
+        self._batch = batch
+        self._unsettled = 0
+        self._fetcher: Fetcher | None = None
+        self.feed: Feed[Delivery] = Feed()
+
+    async def confirm(self, reply: str, word: bytes) -> None:
+        await self._link.call(reply, word, timeout_s=self._link.settings.call_timeout_s)
+
+    async def say(self, reply: str, word: bytes) -> None:
+        await self._link.publish(reply, word)
+
+    def settled(self) -> None:
+        self._unsettled -= 1
+        if self._fetcher is not None:
+            self._fetcher.nudge()
+
+    async def run(self) -> None:
+        """Pull, one life of the consumer after the other. Ends by cancellation."""
+        waiting = False
+        while True:
+            await self._link.up()
+            try:
+                await self._live()
+            except Ended as ended:
+                if ended.absent and not waiting:
+                    log.info("waiting_for_consumer", stream=self._stream, consumer=self._consumer)
+                waiting = ended.absent
+                if not ended.renewed:
+                    await asyncio.sleep(self._link.settings.absent_retry_s)
+            except Unavailable as error:
+                log.info("pull_interrupted", consumer=self._consumer, reason=str(error))
+
+    async def _live(self) -> None:
+        fetcher = Fetcher(
+            self._link, stream=self._stream, consumer=self._consumer, receive=self._receive
+        )
+        async with fetcher.open():
+            self._fetcher = fetcher
+            while True:
+                room = self._batch - self._unsettled - fetcher.asked
+                if room >= max(self._batch // 2, 1) or (room > 0 and not fetcher.asked):
+                    await fetcher.request(room)
+                await fetcher.wait()
+
+    def _receive(self, message: Msg) -> None:
+        self._unsettled += 1
+        self.feed.put(PulledDelivery(self, message))
+
+
+@asynccontextmanager
+async def pulled(
+    link: Link, *, stream: str, consumer: str, batch: int
+) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """The deliveries, for the time of the context. What was not read comes again after the ack wait."""
+    puller = Puller(link, stream=stream, consumer=consumer, batch=batch)
+    async with feeding(puller.feed, puller.run(), name=f"pull {stream} {consumer}"):
+        yield puller.feed
