@@ -128,7 +128,7 @@ async def served(settings: HealthSettings, doctor: Doctor) -> AsyncIterator[int]
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 await _answer(doctor, reader, writer)
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError):
             pass  # a client that hung up, dawdled or spoke something else: its own loss
         finally:
             writer.close()
