@@ -19,8 +19,8 @@ from chassis.bus import (
     StreamConfig,
     Unavailable,
 )
+from chassis.feed import Feed
 from chassis.nats.api import Api
-from chassis.nats.feed import Feed
 from chassis.nats.follow import followed
 from chassis.nats.link import Link
 from chassis.nats.messages import incoming, stored

@@ -19,8 +19,8 @@ from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from chassis.bus import CaughtUp, Incoming, NotFound, Start, Unavailable
+from chassis.feed import Feed, feeding
 from chassis.nats.api import Api
-from chassis.nats.feed import Feed, feeding
 from chassis.nats.fetch import Ended, Fetcher
 from chassis.nats.link import Link
 from chassis.nats.messages import Place, incoming, parse_time, place_of

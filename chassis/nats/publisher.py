@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
-import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.nuid import NUID
@@ -24,8 +23,6 @@ from chassis.nats import answers
 from chassis.nats.batches import batch_length
 from chassis.nats.link import NO_RESPONDERS, Link
 from chassis.nats.messages import publish_headers, status_of, wire_size
-
-log = structlog.get_logger(__name__)
 
 BATCH_HEADERS_BYTES = 160
 MOST_TOGETHER = 1000
@@ -155,7 +152,6 @@ class Publisher:
         if answer.error is not None:
             if answer.error.err_code == answers.ATOMIC_DISABLED:
                 lane.atomic = False
-            log.debug("batch_refused", stream=lane.stream, reason=answer.error.description)
             return False
         first = answer.seq - len(entries) + 1
         for sequence, entry in enumerate(entries, start=first):

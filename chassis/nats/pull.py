@@ -14,7 +14,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from chassis.bus import Delivery, Incoming, Unavailable
-from chassis.nats.feed import Feed, feeding
+from chassis.feed import Feed, feeding
 from chassis.nats.fetch import Ended, Fetcher
 from chassis.nats.link import Link
 from chassis.nats.messages import incoming
