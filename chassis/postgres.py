@@ -61,12 +61,11 @@ GONE = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
-"""The server is away, starting, stopping or full: another try may find it."""
+"""The server is away, starting, stopping, full or read-only: another try may find it otherwise."""
 
 CLASHED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """The transaction met another one: the same again may go through."""
