@@ -23,6 +23,8 @@ class VmAssignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     power: PowerState
     operation: OperationId
     """The operation that wrote this generation; the agent ends it."""
+    supersedes: OperationId | None = None
+    """The operation of the generation before, which the host may not have confirmed."""
     actor: str
     placement: Placement
     stop_mode: StopMode = "graceful"

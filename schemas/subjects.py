@@ -228,6 +228,27 @@ def event(message: type[Any], *, site: str, source: str, id: str) -> str:
     return BY_MESSAGE[message].subject.format(site=_name(site), source=_name(source), id=_id(id))
 
 
+def every_command(kind: str, *, site: str) -> str:
+    """Every command about one kind of thing (a pattern)."""
+    return f"vireo.cmd.{_name(site)}.{_name(kind)}.>"
+
+
+def every_event(message: type[Any], *, site: str) -> str:
+    """Every event of one type, whoever says it and whatever it is about (a pattern)."""
+    return BY_MESSAGE[message].subject.format(site=_name(site), source="*", id="*")
+
+
+def events_about(kind: str, id: str, *, site: str, source: str | None = None) -> str:
+    """Every event about one thing, by one source or by whomever (a pattern)."""
+    return f"vireo.evt.{_name(site)}.{_name(source) if source else '*'}.{_name(kind)}.{_id(id)}.*"
+
+
+def parts_of_event(subject: str) -> tuple[str, str, str, str]:
+    """Source, kind, id and event that an event's subject names."""
+    _, _, _, source, kind, id, event = subject.split(".")
+    return source, kind, id, event
+
+
 def telemetry(*, site: str, host: str) -> str:
     return f"vireo.tel.{_name(site)}.{_name(host)}"
 
