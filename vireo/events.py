@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from msgspec import Struct
@@ -45,7 +45,7 @@ class Events:
         host: str | None = None,
         type: str | None = None,
         after: str | None = None,
-    ) -> AsyncIterator[StreamedEvent]:
+    ) -> AsyncGenerator[StreamedEvent]:
         """Events as they happen, without end; those after `after` first, if it is given.
 
         Goes on after the last one seen when the connection breaks. Raises Unavailable once the server

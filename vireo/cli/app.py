@@ -1,0 +1,64 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vireo.cli import completion, context, event, host, operation, vm
+from vireo.cli.options import examples
+
+app = typer.Typer(
+    name="vireo",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    # Plain help: it reads the same in a pipe, and rich would double the time that --help takes.
+    rich_markup_mode=None,
+    # A traceback must never show the values of variables: a token may be among them.
+    pretty_exceptions_enable=False,
+)
+app.add_typer(vm.app, name="vm")
+app.add_typer(host.app, name="host")
+app.add_typer(operation.app, name="operation")
+app.add_typer(event.app, name="event")
+app.add_typer(context.app, name="context")
+
+
+@app.callback(
+    epilog=examples(
+        "vireo up",
+        "vireo vm create web1 --image tiny --memory 128MiB",
+        "vireo vm show web1",
+        "vireo --context home vm list -o json",
+    )
+)
+def vireo(
+    context: typer.Context,
+    chosen: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            help="The context to use, instead of the current one.",
+            envvar="VIREO_CONTEXT",
+            autocompletion=completion.contexts,
+        ),
+    ] = None,
+) -> None:
+    """Vireo runs fleets of virtual machines.
+
+    The gateway's address and the token come from a context, or from VIREO_URL and VIREO_TOKEN.
+
+    \b
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 authentication, 4 not found,
+                5 conflict, 6 timeout
+    """
+    context.obj = chosen
+
+
+@app.command(epilog=examples("vireo version"))
+def version() -> None:
+    """Show the version of this command."""
+    from importlib.metadata import version as version_of
+
+    typer.echo(f"vireo {version_of('vireo')}")

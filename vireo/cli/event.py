@@ -1,0 +1,80 @@
+"""`vireo event`: what happens, as it happens."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vireo.cli import completion, session
+from vireo.cli.options import examples
+from vireo.cli.printing import show_lines
+
+if TYPE_CHECKING:
+    from vireo.client import Client
+
+app = typer.Typer(help="Events.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def events() -> None:
+    """Events: facts, as they happen."""
+
+
+@app.command(
+    epilog=examples(
+        "vireo event tail",
+        "vireo event tail --vm web1",
+        "vireo event tail --type vm.crashed --json",
+        "vireo event tail --after 0 --count 10",
+    )
+)
+def tail(
+    context: typer.Context,
+    operation: Annotated[
+        str | None,
+        typer.Option(help="Only those of this operation.", autocompletion=completion.operations),
+    ] = None,
+    vm: Annotated[
+        str | None, typer.Option(help="Only those of this VM.", autocompletion=completion.vms)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Only those of this host.", autocompletion=completion.hosts)
+    ] = None,
+    type: Annotated[str | None, typer.Option(help="Only this one, like vm.started.")] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Begin after this place in the stream; 0 is its start.", metavar="N"),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="End after so many.", metavar="N")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Each event as it is: a CloudEvent a line.")
+    ] = False,
+) -> None:
+    """Show events as they happen, until Ctrl-C. Reconnects without losing any."""
+
+    async def body(client: Client) -> None:
+        from contextlib import aclosing
+
+        from vireo.cli.operation_view import event_line
+
+        about = (await client.vms.get(vm)).id if vm else None
+        events = client.events.stream(
+            operation=operation, vm=about, host=host, type=type, after=after
+        )
+        left = count
+        async with aclosing(events):
+            async for event in events:
+                if json:
+                    sys.stdout.write(event.raw.decode(errors="replace") + "\n")
+                    sys.stdout.flush()
+                else:
+                    show_lines([event_line(event.name, event.header)])
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+
+    session.run(context, body)

@@ -1,0 +1,88 @@
+"""How a command ends: the exit codes, and what is said about an error."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.problems import Problem
+    from vireo.errors import VireoError
+
+
+class Exit(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    AUTH = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    TIMEOUT = 6
+    INTERRUPTED = 130
+
+
+def code_of(error: VireoError) -> Exit:
+    from vireo import errors
+
+    if isinstance(error, errors.OperationFailed):
+        return _code_of_failure(error.problem)
+    for kind, code in (
+        (errors.Invalid, Exit.USAGE),
+        (errors.Unauthenticated, Exit.AUTH),
+        (errors.Forbidden, Exit.AUTH),
+        (errors.NotFound, Exit.NOT_FOUND),
+        (errors.Conflict, Exit.CONFLICT),
+        (errors.TimedOut, Exit.TIMEOUT),
+    ):
+        if isinstance(error, kind):
+            return code
+    return Exit.FAILED
+
+
+def error_text(error: VireoError, *, url: str) -> str:
+    """The title, every bad field or host, and what to do next."""
+    problem = error.problem
+    lines = [f"error: {problem.title}"]
+    named = [(item.field, item.detail) for item in problem.errors] + sorted(problem.reasons.items())
+    width = max((len(name) for name, _ in named), default=0)
+    lines += [f"  {name.ljust(width)}  {detail}" for name, detail in named]
+    if problem.detail and not problem.errors:
+        lines.insert(1, f"  {problem.detail}")
+    hint = hint_of(error, url=url)
+    if hint:
+        lines.append(f"hint: {hint}")
+    if problem.request:
+        lines.append(f"request: {problem.request}")
+    return "\n".join(lines)
+
+
+def hint_of(error: VireoError, *, url: str) -> str:
+    from vireo import errors
+
+    match error:
+        case errors.OperationFailed() | errors.TimedOut():
+            return f"vireo operation show {error.operation.id}"
+        case errors.Unauthenticated():
+            return (
+                f"{url} wants a token: set VIREO_TOKEN, or store one with"
+                " 'vireo context set NAME --url URL --token-stdin'"
+            )
+        case errors.NotFound():
+            return "'vireo vm list' and 'vireo host list' show what there is"
+        case errors.Conflict():
+            return "look at it again with 'show', then repeat what still applies"
+        case errors.Invalid():
+            return "mend what is named above; --help shows what is understood"
+        case errors.Unavailable():
+            return (
+                f"is the gateway at {url} up? 'vireo up' starts one,"
+                " 'vireo context show' tells why it is this address"
+            )
+    return ""
+
+
+def _code_of_failure(problem: Problem) -> Exit:
+    return {
+        "urn:vireo:problem:conflict": Exit.CONFLICT,
+        "urn:vireo:problem:not-found": Exit.NOT_FOUND,
+    }.get(problem.type, Exit.FAILED)

@@ -1,0 +1,158 @@
+"""How hosts look: a list's rows, and the page of one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from schemas.ids import Labels
+from schemas.resources import Host
+from schemas.telemetry import HostReading
+from vireo.cli import words
+from vireo.cli.layout import Page, Section, Table
+
+
+def host_table(hosts: Sequence[Host], *, wide: bool, now: datetime) -> Table:
+    columns: tuple[str, ...] = (
+        "name",
+        "state",
+        "vms",
+        "cpus",
+        "memory",
+        "reserved memory",
+        "labels",
+    )
+    if wide:
+        columns += ("site", "hypervisor", "arch", "disk", "reserved cpus", "foreign", "age")
+    rows = tuple(_row(host) + (_wide(host, now) if wide else ()) for host in hosts)
+    return Table(columns=columns, rows=rows)
+
+
+def host_page(host: Host, *, reading: HostReading | None, now: datetime) -> Page:
+    sections = [_what(host, now), _capacity(host), _topology(host), _versions(host)]
+    if reading is not None:
+        sections.append(_measured(reading, now))
+    if host.facts.foreign:
+        sections.append(_foreign(host))
+    return Page(title=f"{host.name}: {_state(host)}", sections=tuple(sections))
+
+
+def labels_of(host: Host) -> Labels:
+    """The agent's own labels under those that operators set."""
+    return {**host.facts.labels, **host.config.labels}
+
+
+def _state(host: Host) -> str:
+    if host.state == "online" and host.config.maintenance:
+        return "maintenance"
+    return host.state
+
+
+def _row(host: Host) -> tuple[str, ...]:
+    return (
+        host.name,
+        _state(host),
+        str(host.vms),
+        str(host.facts.cpus),
+        words.of_mib(host.facts.memory_mib),
+        words.of_mib(host.reserved_memory_mib),
+        words.pairs(labels_of(host)),
+    )
+
+
+def _wide(host: Host, now: datetime) -> tuple[str, ...]:
+    return (
+        host.site,
+        f"{host.facts.hypervisor}/{host.facts.domain_type}",
+        host.facts.arch,
+        words.of_mib(host.facts.disk_gib * 1024),
+        str(host.reserved_cpus),
+        str(len(host.facts.foreign)),
+        words.age(host.registered_at, now),
+    )
+
+
+def _what(host: Host, now: datetime) -> Section:
+    facts = (
+        ("site", host.site),
+        ("state", host.state),
+        ("maintenance", "yes" if host.config.maintenance else "no"),
+        ("vms", str(host.vms)),
+        ("labels", words.pairs(labels_of(host))),
+        ("networks", words.listed(host.facts.networks)),
+        ("images", words.listed(tuple(image.name for image in host.facts.images))),
+        ("registered", f"{words.when(host.registered_at)}"),
+        ("changed", f"{words.age(host.updated_at, now)} ago"),
+    )
+    return Section(title="Host", facts=facts)
+
+
+def _capacity(host: Host) -> Section:
+    facts = host.facts
+    free_cpus = facts.cpus - host.reserved_cpus
+    free_memory = facts.memory_mib - host.reserved_memory_mib
+    free_disk = facts.disk_gib - host.reserved_disk_gib
+    rows = (
+        ("cpus", str(facts.cpus), str(host.reserved_cpus), str(free_cpus)),
+        _memory_row("memory", facts.memory_mib, host.reserved_memory_mib, free_memory),
+        _memory_row(
+            "disk", *(1024 * g for g in (facts.disk_gib, host.reserved_disk_gib, free_disk))
+        ),
+    )
+    return Section(
+        title="Capacity",
+        table=Table(columns=("what", "capacity", "reserved", "free"), rows=rows),
+    )
+
+
+def _memory_row(what: str, *sizes_mib: int) -> tuple[str, ...]:
+    return (what, *(words.of_mib(size) for size in sizes_mib))
+
+
+def _topology(host: Host) -> Section:
+    facts = host.facts
+    rows = tuple((str(n.id), str(n.cpus), words.of_mib(n.memory_mib)) for n in facts.numa)
+    table = Table(columns=("numa node", "cpus", "memory"), rows=rows) if rows else None
+    named = (("arch", facts.arch), ("cpu", facts.cpu_model or words.NOTHING))
+    return Section(title="Topology", facts=named, table=table)
+
+
+def _versions(host: Host) -> Section:
+    facts = host.facts
+    named = (
+        ("hypervisor", " ".join(filter(None, (facts.hypervisor, facts.hypervisor_version)))),
+        ("domain type", facts.domain_type),
+        ("libvirt", facts.libvirt_version or words.NOTHING),
+        ("agent", facts.agent_version or words.NOTHING),
+        ("kernel", facts.kernel or words.NOTHING),
+    )
+    return Section(title="Versions", facts=named)
+
+
+def _measured(reading: HostReading, now: datetime) -> Section:
+    sample = reading.sample
+    loads = (sample.load1, sample.load5, sample.load15)
+    memory = (sample.memory_available_mib, sample.memory_total_mib)
+    disk = (sample.disk_free_bytes, sample.disk_total_bytes)
+    facts = (
+        ("measured", f"{words.age(reading.at, now)} ago, every {reading.interval_s:g} s"),
+        ("cpu busy", words.share(sample.cpu_busy)),
+        ("load", " ".join(words.number(load) for load in loads)),
+        ("memory", " available of ".join(words.of_mib(size) for size in memory)),
+        ("swap used", words.of_mib(sample.swap_used_mib)),
+        ("disk", " free of ".join(words.of_bytes(size) for size in disk)),
+        ("uptime", words.duration(sample.uptime_s)),
+        ("vms running", str(sample.vms_running)),
+    )
+    return Section(title="Telemetry", facts=facts)
+
+
+def _foreign(host: Host) -> Section:
+    rows = tuple(
+        (other.name, other.state, str(other.cpus), words.of_mib(other.memory_mib), other.uuid)
+        for other in host.facts.foreign
+    )
+    return Section(
+        title="Foreign domains (shown, never touched)",
+        table=Table(columns=("name", "state", "cpus", "memory", "uuid"), rows=rows),
+    )

@@ -1,0 +1,108 @@
+"""How operations and events look: rows, the page of an operation with its trail, lines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from schemas.envelope import Header
+from schemas.resources import Operation, OperationStep
+from vireo.cli import words
+from vireo.cli.layout import Page, Section, Table
+from vireo.cli.vm_view import placement_sections
+
+
+def operation_table(operations: Sequence[Operation], *, wide: bool, now: datetime) -> Table:
+    columns: tuple[str, ...] = ("id", "command", "target", "phase", "host", "age")
+    if wide:
+        columns += ("by", "took", "detail")
+    rows = tuple(_row(op, now) + (_wide(op) if wide else ()) for op in operations)
+    return Table(columns=columns, rows=rows)
+
+
+def operation_page(operation: Operation, *, now: datetime) -> Page:
+    sections = [_what(operation, now)]
+    if operation.problem is not None:
+        sections.append(_problem(operation))
+    sections.append(Section(title="Trail", table=trail_table(operation.trail)))
+    if operation.placement is not None:
+        sections += placement_sections(operation.placement)
+    return Page(title=f"{operation.command}: {operation.phase}", sections=tuple(sections))
+
+
+def trail_table(trail: Sequence[OperationStep]) -> Table:
+    """Each step with the time since the start, and since the step before."""
+    before = [0.0, *(step.elapsed_ms for step in trail)]
+    return Table(
+        columns=("time", "since start", "step", "event", "by", "detail"),
+        rows=tuple(
+            (
+                words.clock(step.at),
+                f"{step.elapsed_ms:.0f} ms",
+                f"{step.elapsed_ms - earlier:+.0f} ms",
+                step.event,
+                step.source.rsplit("/", 1)[-1],
+                step.detail,
+            )
+            for step, earlier in zip(trail, before, strict=False)
+        ),
+    )
+
+
+def step_line(step: OperationStep) -> str:
+    """A step as a line of a log: `+  312 ms  vm.started  h1`."""
+    by = step.source.rsplit("/", 1)[-1]
+    return "  ".join(filter(None, (f"+{step.elapsed_ms:6.0f} ms", step.event, by, step.detail)))
+
+
+def event_line(name: str, header: Header) -> str:
+    """An event as a line: when, which, by whom, about what, and its data in short."""
+    data = bytes(header.data).decode(errors="replace")
+    short = data if len(data) <= 160 else f"{data[:159]}…"
+    by = header.source.rsplit("/", 1)[-1]
+    return f"{words.clock(header.time)}  {name:<22}  {by:<12}  {header.subject or '-'}  {short}"
+
+
+def took(operation: Operation) -> str:
+    return words.duration((operation.updated_at - operation.created_at).total_seconds())
+
+
+def _row(operation: Operation, now: datetime) -> tuple[str, ...]:
+    return (
+        operation.id,
+        operation.command,
+        operation.target,
+        operation.phase,
+        operation.host or words.NOTHING,
+        words.age(operation.created_at, now),
+    )
+
+
+def _wide(operation: Operation) -> tuple[str, ...]:
+    said = operation.problem.title if operation.problem else operation.detail
+    return (operation.actor, took(operation), said or words.NOTHING)
+
+
+def _what(operation: Operation, now: datetime) -> Section:
+    begun = f"{words.when(operation.created_at)} ({words.age(operation.created_at, now)} ago)"
+    facts = (
+        ("id", operation.id),
+        ("command", operation.command),
+        ("target", f"{operation.kind} {operation.target}"),
+        ("phase", operation.phase),
+        ("host", operation.host or words.NOTHING),
+        ("by", operation.actor),
+        ("accepted", begun),
+        ("took" if operation.phase == "succeeded" else "so far", took(operation)),
+    )
+    return Section(title="Operation", facts=facts)
+
+
+def _problem(operation: Operation) -> Section:
+    problem = operation.problem
+    if problem is None:
+        return Section(title="Problem")
+    facts = [("title", problem.title), ("detail", problem.detail)]
+    facts += [(item.field, item.detail) for item in problem.errors]
+    facts += [(f"host {host}", why) for host, why in sorted(problem.reasons.items())]
+    return Section(title="Problem", facts=tuple((name, text) for name, text in facts if text))

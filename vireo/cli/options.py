@@ -1,0 +1,70 @@
+"""The arguments that several commands share, and the form of examples in their help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from vireo.cli import completion
+from vireo.cli.printing import Output as OutputFormat
+
+T = TypeVar("T")
+Given = TypeVar("Given")
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: examples, each on a line of its own."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def parsed(option: str, parse: Callable[[Given], T], text: Given) -> T:
+    """`text` read by `parse`, or a usage error that names the option."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+Output = Annotated[
+    OutputFormat,
+    typer.Option(
+        "-o",
+        "--output",
+        help="json and yaml are exactly the resource.",
+        metavar="table|wide|json|yaml",
+    ),
+]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for the operation's end, or don't.")
+]
+Timeout = Annotated[
+    str, typer.Option("--timeout", help="How long to wait: 30s, 5m.", metavar="DURATION")
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
+Vm = Annotated[
+    str, typer.Argument(help="Name or id of the VM.", autocompletion=completion.vms, metavar="VM")
+]
+Host = Annotated[
+    str,
+    typer.Argument(help="Name of the host.", autocompletion=completion.hosts, metavar="HOST"),
+]
+OnlyHost = Annotated[
+    str | None,
+    typer.Option("--host", help="Only those of this host.", autocompletion=completion.hosts),
+]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", help="KEY=VALUE; may be repeated.", metavar="K=V")
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Show at most so many.", min=1, metavar="N")
+]
+Forced = Annotated[bool, typer.Option("--force", help="Pull the plug instead of asking the guest.")]
+Grace = Annotated[
+    str,
+    typer.Option("--grace", help="How long the guest may take to shut down.", metavar="DURATION"),
+]
+
+WAIT = "5m"
+GRACE = "60s"

@@ -1,0 +1,264 @@
+"""`vireo vm`: create, look at and change virtual machines."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.resources import VmState
+from vireo.cli import acting, completion, options, session
+from vireo.cli.options import examples, parsed
+from vireo.cli.printing import Output, show_data, show_page, show_table
+from vireo.cli.quantities import labels, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from schemas.resources import StopMode, Vm
+    from vireo.client import Client
+    from vireo.operations import PendingOperation
+
+app = typer.Typer(help="Virtual machines.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command(
+    epilog=examples(
+        "vireo vm create web1 --image tiny --cpus 1 --memory 128MiB --disk 10GiB",
+        "vireo vm create db1 --image debian --disk 20GiB --disk data=100GiB --on-label disk=nvme",
+        "vireo vm create -f web.yaml",
+        "vireo vm create web2 -f web.yaml --memory 2GiB --no-wait -o json",
+    )
+)
+def create(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="The VM's name.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("-f", "--file", help="A spec in YAML or JSON; - is standard input."),
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="The base image of the root disk.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1)] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
+    ] = None,
+    disk: Annotated[
+        list[str] | None,
+        typer.Option(help="Size of the root disk; then NAME=SIZE for each more.", metavar="SIZE"),
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="A card in this network; may be repeated.")
+    ] = None,
+    label: options.Labels = None,
+    on_host: Annotated[
+        str | None, typer.Option(help="On this host only.", autocompletion=completion.hosts)
+    ] = None,
+    on_label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only on hosts with this label; may be repeated.", metavar="K=V"),
+    ] = None,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Make it, don't start it.")] = False,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Create a VM and start it. Options go before what a file says."""
+    from vireo.cli.spec import SpecOptions, missing, read_spec, spec_of
+
+    given = SpecOptions(
+        name=name,
+        image=image,
+        cpus=cpus,
+        memory=memory,
+        disks=tuple(disk or ()),
+        networks=tuple(network or ()),
+        labels=tuple(label or ()),
+        on_host=on_host,
+        on_labels=tuple(on_label or ()),
+        stopped=stopped,
+    )
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    try:
+        spec = spec_of(given, read_spec(file) if file else {})
+    except ValueError as error:
+        session.refuse(str(error), hint="vireo vm create --help")
+    if lacking := missing(spec):
+        session.refuse(f"a VM needs {lacking}", hint="vireo vm create --help")
+    acting.act(context, lambda client: client.vms.create(spec), how, name=str(spec["name"]))
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "vireo vm list",
+        "vireo vm list --host h1 --state running -o wide",
+        "vireo vm list --label app=shop -o json",
+    ),
+)
+def list_(
+    context: typer.Context,
+    host: options.OnlyHost = None,
+    state: Annotated[VmState | None, typer.Option(help="Only those in this state.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only the one of this name.")] = None,
+    label: options.Labels = None,
+    limit: options.Limit = None,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """List VMs, newest first. Deleted ones are shown only with --state deleted."""
+    wanted = parsed("--label", labels, label or ())
+
+    async def body(client: Client) -> None:
+        from vireo.cli.vm_view import vm_table
+
+        listing = client.vms.list(host=host, state=state, name=name, labels=wanted, limit=limit)
+        found = [vm async for vm in listing]
+        if output.is_data:
+            show_data(found, output)
+            return
+        table = vm_table(found, wide=output is Output.WIDE, now=datetime.now(UTC))
+        show_table(table, empty="no VMs; 'vireo vm create --help' shows how to make one")
+
+    session.run(context, body)
+
+
+@app.command(epilog=examples("vireo vm show web1", "vireo vm show web1 -o yaml"))
+def show(context: typer.Context, vm: options.Vm, output: options.Output = Output.TABLE) -> None:
+    """Show all about one VM: state, spec, its guest, why it is where it is, its last operation."""
+
+    async def body(client: Client) -> None:
+        found = await client.vms.get(vm)
+        if output.is_data:
+            show_data(found, output)
+        else:
+            await _show_page(client, found)
+
+    session.run(context, body)
+
+
+@app.command(epilog=examples("vireo vm start web1"))
+def start(
+    context: typer.Context,
+    vm: options.Vm,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Start a stopped VM."""
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    acting.act(context, lambda client: client.vms.start(vm), how, name=vm)
+
+
+@app.command(
+    epilog=examples(
+        "vireo vm stop web1", "vireo vm stop web1 --grace 2m", "vireo vm stop web1 --force"
+    )
+)
+def stop(
+    context: typer.Context,
+    vm: options.Vm,
+    force: options.Forced = False,
+    grace: options.Grace = options.GRACE,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Shut a VM down. The plug is pulled if the guest takes longer than --grace."""
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    grace_s = parsed("--grace", seconds, grace)
+
+    def begin(client: Client) -> Awaitable[PendingOperation]:
+        return client.vms.stop(vm, mode=_mode(force), grace_s=grace_s)
+
+    acting.act(context, begin, how, name=vm)
+
+
+@app.command(epilog=examples("vireo vm reboot web1", "vireo vm reboot web1 --force"))
+def reboot(
+    context: typer.Context,
+    vm: options.Vm,
+    force: options.Forced = False,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Reboot a running VM."""
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    acting.act(context, lambda client: client.vms.reboot(vm, mode=_mode(force)), how, name=vm)
+
+
+@app.command(epilog=examples("vireo vm pause web1"))
+def pause(
+    context: typer.Context,
+    vm: options.Vm,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Freeze a running VM; its memory stays where it is."""
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    acting.act(context, lambda client: client.vms.pause(vm), how, name=vm)
+
+
+@app.command(epilog=examples("vireo vm resume web1"))
+def resume(
+    context: typer.Context,
+    vm: options.Vm,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Let a paused VM go on."""
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    acting.act(context, lambda client: client.vms.resume(vm), how, name=vm)
+
+
+@app.command(
+    epilog=examples("vireo vm delete web1", "vireo vm delete web1 --yes --graceful --grace 2m")
+)
+def delete(
+    context: typer.Context,
+    vm: options.Vm,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Don't ask.")] = False,
+    graceful: Annotated[
+        bool, typer.Option("--graceful", help="Let the guest shut down first.")
+    ] = False,
+    grace: options.Grace = options.GRACE,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Delete a VM and its disks. There is no way back; on a terminal you are asked first."""
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    grace_s = parsed("--grace", seconds, grace)
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        typer.confirm(f"Delete {vm} and its disks?", abort=True, err=True)
+
+    def begin(client: Client) -> Awaitable[PendingOperation]:
+        return client.vms.delete(vm, mode=_mode(not graceful), grace_s=grace_s)
+
+    acting.act(context, begin, how, name=vm)
+
+
+def _mode(force: bool) -> StopMode:
+    return "forced" if force else "graceful"
+
+
+async def _show_page(client: Client, vm: Vm) -> None:
+    import asyncio
+
+    from vireo.cli.vm_view import vm_page
+
+    reading, operation = await asyncio.gather(
+        session.if_known(client.vms.telemetry(vm.id)),
+        session.if_known(client.operations.get(vm.operation) if vm.operation else None),
+    )
+    show_page(vm_page(vm, reading=reading, operation=operation, now=datetime.now(UTC)))
