@@ -1,0 +1,121 @@
+"""Answers: the resources of `schemas.resources`, with stored documents passed through as they are.
+
+Pure. Field by field these are the resources (a test compares them); only where a resource holds a
+document (spec, facts, placement, …) they hold its bytes, so that a page is made without decoding one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from schemas.resources import HostConfig, HostImage, OperationStep, Page
+from services.inventory.cursors import cursor
+
+Record = Mapping[str, Any]
+
+
+class VmAnswer(Struct, frozen=True, kw_only=True):
+    id: str
+    site: str
+    spec: Raw
+    state: str
+    power: str
+    host: str
+    generation: int
+    created_at: datetime
+    updated_at: datetime
+    guest: Raw | None
+    placement: Raw | None
+    operation: str | None
+    problem: str
+
+
+class HostAnswer(Struct, frozen=True, kw_only=True):
+    name: str
+    site: str
+    state: str
+    facts: Raw
+    config: Raw
+    reserved_cpus: int
+    reserved_memory_mib: int
+    reserved_disk_gib: int
+    vms: int
+    registered_at: datetime
+    updated_at: datetime
+
+
+class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    command: str
+    kind: str
+    target: str
+    phase: str
+    actor: str
+    created_at: datetime
+    updated_at: datetime
+    progress: float = 0.0
+    detail: str = ""
+    host: str | None = None
+    problem: Raw | None = None
+    trail: tuple[OperationStep, ...] = ()
+    placement: Raw | None = None
+
+
+class _Images(Struct, frozen=True):
+    images: tuple[HostImage, ...] = ()
+
+
+_encoder = msgspec.json.Encoder()
+_images = msgspec.json.Decoder(_Images)
+_names = msgspec.json.Decoder(list[list[str]])
+
+
+def encode(answer: Struct) -> bytes:
+    return _encoder.encode(answer)
+
+
+def vm(record: Record) -> VmAnswer:
+    return VmAnswer(**{**record, **_documents(record, "spec", "guest", "placement")})
+
+
+def operation(record: Record, trail: tuple[OperationStep, ...] = ()) -> OperationAnswer:
+    documents = _documents(record, "problem", "placement")
+    return OperationAnswer(**{**record, **documents}, trail=trail)
+
+
+def host(record: Record, reserved: Record | None) -> HostAnswer:
+    """`reserved` is the sum over the host's VMs, None where there are none."""
+    config = record["config"] or _encoder.encode(HostConfig(host=record["name"]))
+    return HostAnswer(
+        **{**record, "facts": Raw(record["facts"]), "config": Raw(config)},
+        reserved_cpus=reserved["cpus"] if reserved else 0,
+        reserved_memory_mib=reserved["memory_mib"] if reserved else 0,
+        reserved_disk_gib=_disk_gib(record["facts"], reserved) if reserved else 0,
+        vms=reserved["vms"] if reserved else 0,
+    )
+
+
+def _disk_gib(facts: str, reserved: Record) -> int:
+    """Sized disks, and those that have the size of their image on this host."""
+    total: int = reserved["disk_gib"]
+    unsized = _names.decode(reserved["unsized"])
+    if unsized:
+        sizes = {image.name: image.size_gib for image in _images.decode(facts).images}
+        total += sum(sizes.get(name, 0) for names in unsized for name in names)
+    return total
+
+
+def _documents(record: Record, *names: str) -> dict[str, Raw | None]:
+    return {name: None if record[name] is None else Raw(record[name]) for name in names}
+
+
+def page(items: Sequence[Any], *, limit: int, list_name: str, keys: Sequence[str | int]) -> bytes:
+    """A page of at most `limit` of the `items` (one more than `limit` was read where there is more)."""
+    more = len(items) > limit
+    after = cursor(list_name, keys[limit - 1]) if more else None
+    return _encoder.encode(Page(items=tuple(items[:limit]), next=after))

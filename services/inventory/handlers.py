@@ -1,0 +1,216 @@
+"""The shell: events from the bus into the store, queries from the bus to the reads. Straight lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import structlog
+from msgspec import Struct
+
+from chassis.bus import Incoming
+from chassis.migrations import migrate
+from chassis.postgres import Postgres, connect, load_queries
+from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
+from schemas import queries, subjects
+from schemas.problems import Problem, unavailable
+from schemas.wire import Undecodable, unwrap
+from services.inventory.model import Arrival
+from services.inventory.reads import Answer, Reads
+from services.inventory.settings import InventorySettings
+from services.inventory.store import Store
+from services.inventory.waiting import Waiting
+
+log = structlog.get_logger()
+Q = TypeVar("Q", bound=Struct)
+
+DURABLE = "inventory"
+UNFIT = (ValueError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""What Postgres says of values that it will never hold."""
+
+
+class Inventory:
+    """What the handlers share while the service runs."""
+
+    def __init__(self, *, store: Store, reads: Reads, waiting: Waiting, clock: Clock) -> None:
+        self._store = store
+        self._reads = reads
+        self._waiting = waiting
+        self._clock = clock
+
+    async def on_events(self, messages: Sequence[Incoming]) -> None:
+        """Record a batch. What can be recorded is, even if something among it cannot."""
+        arrivals, faults = _read(messages)
+        if arrivals:
+            await self._record(arrivals)
+        if faults:
+            self._refuse(messages, "; ".join(faults))
+
+    async def _record(self, arrivals: Sequence[Arrival]) -> None:
+        try:
+            phases = await self._store.record(arrivals)
+        except UNFIT as error:
+            self._refuse(arrivals, f"Postgres cannot hold it: {error}")
+        else:
+            self._waiting.announce(phases)
+
+    def _refuse(self, messages: Sequence[object], reason: str) -> None:
+        """A message that is alone goes to the dead letters; a batch comes back one by one."""
+        if len(messages) == 1:
+            raise Reject(reason)
+        raise Retry(0, reason)
+
+    async def get_operation(self, query: queries.GetOperation) -> Answer:
+        """The operation as soon as it exists or has ended, or as it is when the wait is over."""
+        until = self._clock.monotonic() + query.wait_s
+        waiter = self._waiting.join(query.operation, ended=query.until == "ended")
+        try:
+            while not waiter.woken.is_set():
+                self._waiting.announce(await self._reads.phases([query.operation]))
+                left_s = until - self._clock.monotonic()
+                if left_s <= 0:
+                    break
+                await _at_most(left_s, waiter.woken.wait())
+        finally:
+            self._waiting.leave(waiter)
+        return await self._reads.operation(query.operation)
+
+    async def poll(self, every_s: float) -> None:
+        """Look for what other replicas committed, as long as somebody waits."""
+        while True:
+            await self._clock.sleep(every_s)
+            awaited = self._waiting.awaited()
+            if awaited:
+                await self._poll_once(awaited)
+
+    async def _poll_once(self, awaited: Sequence[str]) -> None:
+        try:
+            self._waiting.announce(await self._reads.phases(awaited))
+        except Retry as away:
+            log.debug("poll_skipped", reason=str(away))
+
+
+async def _at_most(seconds: float, awaitable: Awaitable[object]) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await awaitable
+    except TimeoutError:
+        return
+
+
+def _read(messages: Sequence[Incoming]) -> tuple[list[Arrival], list[str]]:
+    """The events among the messages, and what is wrong with the others."""
+    arrivals: list[Arrival] = []
+    faults: list[str] = []
+    for message in messages:
+        try:
+            envelope = unwrap(message.data)
+        except Undecodable as error:
+            faults.append(str(error))
+        else:
+            arrivals.append(Arrival(envelope=envelope, raw=message.data, sequence=message.sequence))
+    return arrivals, faults
+
+
+def _answering(read: Callable[[Q], Awaitable[Answer]]) -> Callable[[Q], Awaitable[Answer]]:
+    """A read as an endpoint's handler: while Postgres is away the answer is a problem."""
+
+    async def answer(query: Q) -> bytes | Problem:
+        try:
+            return await read(query)
+        except Retry:
+            return unavailable("The inventory's database does not answer.")
+
+    return answer
+
+
+def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -> list[Endpoint]:
+    """The inventory's endpoints; their requests stand in `schemas.queries`."""
+    plain: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Answer]]], ...] = (
+        ("vm.get", "A VM by its id or name", queries.GetVm, reads.vm),
+        ("vm.list", "VMs, newest first", queries.ListVms, reads.vms),
+        ("host.get", "A host by its name", queries.GetHost, reads.host),
+        ("host.list", "Hosts by name", queries.ListHosts, reads.hosts),
+        ("operation.list", "Operations, newest first", queries.ListOperations, reads.operations),
+        ("event.list", "Stored events, oldest first", queries.ListEvents, reads.events),
+    )
+    return [
+        Endpoint(
+            name="operation.get",
+            description="An operation with its trail; waits until it exists or has ended",
+            request=queries.GetOperation,
+            handler=_answering(inventory.get_operation),
+            concurrency=settings.waiters,
+        ),
+        *(
+            Endpoint(
+                name=name,
+                description=description,
+                request=request,
+                handler=_answering(read),
+                concurrency=settings.queries,
+            )
+            for name, description, request, read in plain
+        ),
+    ]
+
+
+async def build(settings: InventorySettings, rig: Rig) -> Service:
+    """The inventory, connected and with its tables up to date."""
+    async with AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(connect(settings.postgres, name=rig.service))
+        await _migrate(postgres, rig.clock)
+        kept = stack.pop_all()
+    return assemble(settings, rig, postgres, close=kept.aclose)
+
+
+async def _migrate(postgres: Postgres, clock: Clock) -> None:
+    while True:
+        try:
+            await migrate(postgres, "services.inventory.migrations")
+        except Retry as away:
+            await clock.sleep(away.after_s)
+        else:
+            return
+
+
+def assemble(
+    settings: InventorySettings,
+    rig: Rig,
+    postgres: Postgres,
+    *,
+    close: Callable[[], Awaitable[None]] | None = None,
+) -> Service:
+    sql = load_queries(Path(__file__).with_name("queries.sql"))
+    reads = Reads(postgres, sql, trail_limit=settings.trail_limit)
+    inventory = Inventory(
+        store=Store(postgres, sql, subjects.EVENTS),
+        reads=reads,
+        waiting=Waiting(),
+        clock=rig.clock,
+    )
+    return Service(
+        description="Every event in Postgres, and what follows from it: VMs, hosts, operations",
+        consumers=[
+            BatchConsumer(
+                stream=subjects.EVENTS,
+                name=DURABLE,
+                description="Every event, into Postgres",
+                subjects=(subjects.ALL_EVENTS,),
+                handler=inventory.on_events,
+                batch=settings.batch,
+                max_deliver=-1,
+            )
+        ],
+        endpoints=endpoints(inventory, reads, settings),
+        background=[
+            lambda: inventory.poll(settings.poll_s),
+            lambda: postgres.watch(settings.poll_s),
+        ],
+        ready=lambda: postgres.answers,
+        close=close,
+    )

@@ -1,0 +1,214 @@
+-- The inventory's queries. Writing happens in one transaction per batch, under the lock of the stream's
+-- row: lock_stream, load_*, insert_events, save_*. Reading happens outside, one statement an answer.
+
+-- name: lock_stream
+-- The stream's epoch; whoever else records waits here until we have committed.
+select epoch from streams where stream = $1 for update;
+
+-- name: next_epoch
+-- The stream was made anew: what it says from now on comes after all that it said before.
+update streams set epoch = epoch + 1 where stream = $1 returning epoch;
+
+-- name: insert_events
+-- What is here already, by its id or by its place in the stream, is left out; the rest is answered.
+insert into events (
+    stream, position, id, time, type, source, subject, operation, cause, actor, vm, host, envelope
+)
+select
+    $1, given.position, given.id, given.time, given.type, given.source, given.subject,
+    given.operation, given.cause, given.actor, given.vm, given.host, given.envelope
+from unnest(
+    $2::bigint[], $3::uuid[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::uuid[],
+    $9::uuid[], $10::text[], $11::uuid[], $12::text[], $13::bytea[]
+) as given (
+    position, id, time, type, source, subject, operation, cause, actor, vm, host, envelope
+)
+on conflict do nothing
+returning position;
+
+-- name: known_events
+-- Which of these ids are stored.
+select id::text from events where id = any($1::uuid[]);
+
+-- name: load_vms
+select
+    id::text, site, name, host, state, power, generation, ending, deleted, cpus, memory_mib,
+    disk_gib, unsized, labels, spec, guest, placement, operation::text, problem, created_at,
+    updated_at, position, state_position, guest_position
+from vms
+where id = any($1::uuid[]);
+
+-- name: load_operations
+select
+    id::text, command, kind, target, phase, actor, progress, detail, host, problem, placement,
+    created_at, updated_at, position
+from operations
+where id = any($1::uuid[]);
+
+-- name: load_hosts
+select
+    name, site, state, facts, config, config_generation, labels, registered_at, updated_at,
+    state_position, facts_position
+from hosts
+where name = any($1::text[]);
+
+-- name: save_vms
+insert into vms (
+    id, site, name, host, state, power, generation, ending, deleted, cpus, memory_mib, disk_gib,
+    unsized, labels, spec, guest, placement, operation, problem, created_at, updated_at, position,
+    state_position, guest_position
+)
+select * from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+    $8::boolean[], $9::boolean[], $10::integer[], $11::bigint[], $12::bigint[], $13::jsonb[],
+    $14::jsonb[], $15::json[], $16::json[], $17::json[], $18::uuid[], $19::text[],
+    $20::timestamptz[], $21::timestamptz[], $22::bigint[], $23::bigint[], $24::bigint[]
+)
+on conflict (id) do update set
+    site = excluded.site, name = excluded.name, host = excluded.host, state = excluded.state,
+    power = excluded.power, generation = excluded.generation, ending = excluded.ending,
+    deleted = excluded.deleted, cpus = excluded.cpus, memory_mib = excluded.memory_mib,
+    disk_gib = excluded.disk_gib, unsized = excluded.unsized, labels = excluded.labels,
+    spec = excluded.spec, guest = excluded.guest, placement = excluded.placement,
+    operation = excluded.operation, problem = excluded.problem, created_at = excluded.created_at,
+    updated_at = excluded.updated_at, position = excluded.position,
+    state_position = excluded.state_position, guest_position = excluded.guest_position;
+
+-- name: save_operations
+insert into operations (
+    id, command, kind, target, phase, actor, progress, detail, host, problem, placement, created_at,
+    updated_at, position
+)
+select * from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+    $7::double precision[], $8::text[], $9::text[], $10::json[], $11::json[], $12::timestamptz[],
+    $13::timestamptz[], $14::bigint[]
+)
+on conflict (id) do update set
+    command = excluded.command, kind = excluded.kind, target = excluded.target,
+    phase = excluded.phase, actor = excluded.actor, progress = excluded.progress,
+    detail = excluded.detail, host = excluded.host, problem = excluded.problem,
+    placement = excluded.placement, created_at = excluded.created_at,
+    updated_at = excluded.updated_at, position = excluded.position;
+
+-- name: save_hosts
+insert into hosts (
+    name, site, state, facts, config, config_generation, labels, registered_at, updated_at,
+    state_position, facts_position
+)
+select * from unnest(
+    $1::text[], $2::text[], $3::text[], $4::json[], $5::json[], $6::bigint[], $7::jsonb[],
+    $8::timestamptz[], $9::timestamptz[], $10::bigint[], $11::bigint[]
+)
+on conflict (name) do update set
+    site = excluded.site, state = excluded.state, facts = excluded.facts, config = excluded.config,
+    config_generation = excluded.config_generation, labels = excluded.labels,
+    registered_at = excluded.registered_at, updated_at = excluded.updated_at,
+    state_position = excluded.state_position, facts_position = excluded.facts_position;
+
+-- name: vm_by_id
+-- Deleted ones too: what was, stays known under its id.
+select
+    id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
+    operation::text, problem
+from vms
+where id = $1::uuid and spec is not null;
+
+-- name: vm_by_name
+-- A name belongs to the VM that lives; the newest, should there be two for a moment.
+select
+    id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
+    operation::text, problem
+from vms
+where name = $1 and not deleted and spec is not null
+order by id desc
+limit 1;
+
+-- name: list_vms
+-- Newest first. Deleted ones only where that state is asked for.
+select
+    id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
+    operation::text, problem
+from vms
+where spec is not null
+    and ($1::uuid is null or id < $1)
+    and ($2::text is null or host = $2)
+    and ($3::text is null or name = $3)
+    and ($4::jsonb is null or labels @> $4)
+    and ($5::text is null or state = $5)
+    and (deleted = ($5 is not distinct from 'deleted'))
+order by id desc
+limit $6;
+
+-- name: host_by_name
+select name, site, state, facts, config, registered_at, updated_at
+from hosts
+where name = $1 and facts is not null;
+
+-- name: list_hosts
+-- By name.
+select name, site, state, facts, config, registered_at, updated_at
+from hosts
+where facts is not null
+    and ($1::text is null or name > $1)
+    and ($2::text is null or state = $2)
+    and ($3::jsonb is null or labels @> $3)
+order by name
+limit $4;
+
+-- name: reserved
+-- What the VMs on these hosts take; `unsized` are the images whose own size their disks have.
+select
+    host,
+    count(*) as vms,
+    sum(cpus)::bigint as cpus,
+    sum(memory_mib)::bigint as memory_mib,
+    sum(disk_gib)::bigint as disk_gib,
+    coalesce(json_agg(unsized) filter (where unsized <> '[]'), '[]') as unsized
+from vms
+where host = any($1::text[]) and not deleted and spec is not null
+group by host;
+
+-- name: operation_by_id
+select
+    id::text, command, kind, target, phase, actor, created_at, updated_at, progress, detail, host,
+    problem, placement
+from operations
+where id = $1::uuid;
+
+-- name: list_operations
+-- Newest first; without placements, which belong to the one operation that is looked at.
+select
+    id::text, command, kind, target, phase, actor, created_at, updated_at, progress, detail, host,
+    problem, null::json as placement
+from operations
+where ($1::uuid is null or id < $1)
+    and ($2::text is null or target = $2)
+    and ($3::text is null or phase = $3)
+    and ($4::text is null or actor = $4)
+order by id desc
+limit $5;
+
+-- name: phases
+-- Of the operations that somebody waits for.
+select id::text, phase from operations where id = any($1::uuid[]);
+
+-- name: trail
+-- An operation's events in order.
+select envelope from events where operation = $1::uuid order by position limit $2;
+
+-- name: list_events
+-- Oldest first.
+select position, envelope
+from events
+where ($1::bigint is null or position > $1)
+    and ($2::uuid is null or operation = $2)
+    and ($3::uuid is null or vm = $3)
+    and ($4::text is null or host = $4)
+    and ($5::timestamptz is null or time >= $5)
+order by position
+limit $6;
+
+-- name: plan_for_values
+-- A list's filters are optional: the plan that fits all of them fits none.
+set local plan_cache_mode = force_custom_plan;

@@ -1,0 +1,145 @@
+"""The inventory's Postgres, reading side: one statement or two per answer, none of which locks anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from chassis.postgres import Postgres
+from schemas.ids import Labels, is_uuid7
+from schemas.problems import Problem, not_found
+from schemas.queries import (
+    GetHost,
+    GetVm,
+    ListEvents,
+    ListHosts,
+    ListOperations,
+    ListVms,
+)
+from schemas.resources import OperationPhase
+from schemas.wire import unwrap
+from services.inventory import answers
+from services.inventory.answers import Record
+from services.inventory.cursors import key_in
+from services.inventory.store import Queries
+from services.inventory.trail import trail
+
+VMS, HOSTS, OPERATIONS, EVENTS = "vm", "host", "operation", "event"
+Answer = bytes | Problem
+
+
+class Reads:
+    """Answers to queries, as JSON bytes or a problem. Every method raises Retry while Postgres is away."""
+
+    def __init__(self, postgres: Postgres, queries: Queries, *, trail_limit: int) -> None:
+        self._postgres = postgres
+        self._queries = queries
+        self._trail_limit = trail_limit
+
+    async def vm(self, query: GetVm) -> Answer:
+        name = "vm_by_id" if is_uuid7(query.vm) else "vm_by_name"
+        record = await self._one(name, query.vm)
+        if record is None:
+            return not_found("VM", query.vm)
+        return answers.encode(answers.vm(record))
+
+    async def vms(self, query: ListVms) -> Answer:
+        after = key_in(query.after, VMS, str) if query.after else None
+        if isinstance(after, Problem):
+            return after
+        records = await self._list(
+            "list_vms",
+            *(after, query.host, query.name, _labels(query.labels), query.state),
+            query.limit + 1,
+        )
+        return _page(records, [answers.vm(each) for each in records], query.limit, VMS, "id")
+
+    async def host(self, query: GetHost) -> Answer:
+        record = await self._one("host_by_name", query.host)
+        if record is None:
+            return not_found("host", query.host)
+        reserved = await self._reserved([record])
+        return answers.encode(answers.host(record, reserved.get(query.host)))
+
+    async def hosts(self, query: ListHosts) -> Answer:
+        after = key_in(query.after, HOSTS, str) if query.after else None
+        if isinstance(after, Problem):
+            return after
+        records = await self._list(
+            "list_hosts",
+            *(after, query.state, _labels(query.labels), query.limit + 1),
+        )
+        reserved = await self._reserved(records)
+        items = [answers.host(each, reserved.get(each["name"])) for each in records]
+        return _page(records, items, query.limit, HOSTS, "name")
+
+    async def operation(self, id: str) -> Answer:
+        """The operation with its trail, or the problem that there is none."""
+        record = await self._one("operation_by_id", id)
+        if record is None:
+            return not_found("operation", id)
+        events = await self._all("trail", id, self._trail_limit)
+        steps = trail([unwrap(event["envelope"]) for event in events])
+        return answers.encode(answers.operation(record, steps))
+
+    async def operations(self, query: ListOperations) -> Answer:
+        after = key_in(query.after, OPERATIONS, str) if query.after else None
+        if isinstance(after, Problem):
+            return after
+        records = await self._list(
+            "list_operations",
+            *(after, query.target, query.phase, query.actor, query.limit + 1),
+        )
+        items = [answers.operation(each) for each in records]
+        return _page(records, items, query.limit, OPERATIONS, "id")
+
+    async def events(self, query: ListEvents) -> Answer:
+        after = key_in(query.after, EVENTS, int) if query.after else None
+        if isinstance(after, Problem):
+            return after
+        records = await self._list(
+            "list_events",
+            *(after, query.operation, query.vm, query.host, query.since, query.limit + 1),
+        )
+        items = [msgspec.Raw(each["envelope"]) for each in records]
+        return _page(records, items, query.limit, EVENTS, "position")
+
+    async def phases(self, operations: Sequence[str]) -> dict[str, OperationPhase]:
+        """The phases of those operations that exist."""
+        records = await self._all("phases", operations)
+        return {record["id"]: record["phase"] for record in records}
+
+    async def _one(self, query: str, *values: Any) -> Record | None:
+        async with self._postgres.connection() as connection:
+            record: Record | None = await connection.fetchrow(self._queries[query], *values)
+            return record
+
+    async def _all(self, query: str, *values: Any) -> list[Record]:
+        async with self._postgres.connection() as connection:
+            records: list[Record] = await connection.fetch(self._queries[query], *values)
+            return records
+
+    async def _list(self, query: str, *values: Any) -> list[Record]:
+        """As `_all`, planned for the filters that are really given."""
+        async with self._postgres.transaction(readonly=True) as connection:
+            await connection.execute(self._queries["plan_for_values"])
+            records: list[Record] = await connection.fetch(self._queries[query], *values)
+            return records
+
+    async def _reserved(self, hosts: Sequence[Record]) -> dict[str, Record]:
+        names = [host["name"] for host in hosts]
+        records = await self._all("reserved", names)
+        return {record["host"]: record for record in records}
+
+
+def _labels(labels: Labels) -> str | None:
+    return msgspec.json.encode(labels).decode().replace("\\u0000", "") if labels else None
+
+
+def _page(
+    records: Sequence[Record], items: Sequence[Any], limit: int, list_name: str, key: str
+) -> bytes:
+    keys = [record[key] for record in records]
+    return answers.page(items, limit=limit, list_name=list_name, keys=keys)

@@ -1,0 +1,26 @@
+"""The inventory's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from chassis.postgres import PostgresSettings
+from chassis.settings import ChassisSettings
+
+
+class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
+    """Settings of the inventory."""
+
+    postgres: PostgresSettings = PostgresSettings()
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Most events in one transaction."""
+    waiters: Annotated[int, Meta(ge=1, le=100_000)] = 4096
+    """Most requests that may wait for operations at once; beyond it they are answered 503."""
+    queries: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    """Most requests of each other endpoint that are worked on at once."""
+    poll_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    """How often to look for what other replicas committed, and whether Postgres answers."""
+    trail_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """Most events that an operation's trail shows."""

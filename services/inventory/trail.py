@@ -1,0 +1,56 @@
+"""An operation's trail: its events as steps, with the time each took and a word on what it says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from schemas import events
+from schemas.envelope import Envelope
+from schemas.resources import OperationStep
+from schemas.subjects import BY_TYPE
+from services.inventory.columns import in_utc
+
+DETAIL: dict[type[Any], Callable[[Any], str]] = {
+    events.OperationAccepted: lambda said: f"{said.command} {said.target}",
+    events.OperationProgressed: lambda said: f"{said.step}/{said.of} {said.detail}".rstrip(),
+    events.OperationSucceeded: lambda said: said.detail,
+    events.OperationFailed: lambda said: said.problem.detail or said.problem.title,
+    events.VmScheduled: lambda said: f"on {said.host}, of {said.placement.considered} considered",
+    events.VmReassigned: lambda said: (
+        f"generation {said.generation}: {'end' if said.ended else said.power}"
+    ),
+    events.VmStopped: lambda said: f"by {said.reason}",
+    events.VmCrashed: lambda said: said.detail,
+    events.VmFailed: lambda said: said.detail,
+    events.VmDrifted: lambda said: f"found {said.found}, expected {said.expected}",
+    events.VmGuestChanged: lambda said: ", ".join(said.guest.addresses),
+    events.HostConfigured: lambda said: f"generation {said.config.generation}",
+}
+"""What a step says besides its name; nothing where the name says it all."""
+
+
+def trail(envelopes: Sequence[Envelope[Any]]) -> tuple[OperationStep, ...]:
+    """The steps of an operation from its events in order.
+
+    Times are the senders' own; a sender whose clock is behind the gateway's shows 0 ms, never less.
+    """
+    if not envelopes:
+        return ()
+    accepted = (each for each in envelopes if isinstance(each.data, events.OperationAccepted))
+    since = in_utc(next(accepted, envelopes[0]).time)
+    return tuple(
+        OperationStep(
+            event=BY_TYPE[each.type].name,
+            source=each.source.rsplit("/", 1)[-1],
+            at=in_utc(each.time),
+            elapsed_ms=max(0.0, round((in_utc(each.time) - since).total_seconds() * 1000, 3)),
+            detail=_detail(each.data),
+        )
+        for each in envelopes
+    )
+
+
+def _detail(data: Any) -> str:
+    say = DETAIL.get(type(data))
+    return say(data) if say is not None else ""
