@@ -120,7 +120,7 @@ def project(rows: Rows, fact: Fact, about: Concerned) -> Rows:
     elif rows.vm is not None and isinstance(data, TELLS_OF_BIRTH):
         vm = rows.vm
     if vm is not None and operation is not None:
-        vm = vm_in_birth(vm, fact, operation.phase)
+        vm = vm_in_birth(vm, fact, operation)
     if isinstance(data, events.HostEvent) and about.host is not None:
         host = host_after(rows.host or new_host(fact, about.host), fact)
     return Rows(vm=vm, operation=operation, host=host)

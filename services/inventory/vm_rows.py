@@ -12,9 +12,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from schemas import events
-from schemas.resources import OperationPhase, VmSpec, VmState
+from schemas.resources import VmSpec, VmState
 from services.inventory.columns import json_of, labels_column, site_of, text
-from services.inventory.model import FOUND, STATE_SAID, UNBORN, Fact, VmRow
+from services.inventory.model import (
+    COMMAND_OF_POWER,
+    FOUND,
+    STATE_SAID,
+    UNBORN,
+    Fact,
+    OperationRow,
+    VmRow,
+)
 
 
 def new_vm(fact: Fact, id: str) -> VmRow:
@@ -78,17 +86,26 @@ def _with_state(row: VmRow, fact: Fact, state: VmState | None) -> VmRow:
     )
 
 
-def vm_in_birth(row: VmRow, fact: Fact, phase: OperationPhase) -> VmRow:
-    """A VM under way, by the phase of the operation that makes it: succeeded means that it is as wished.
+def vm_in_birth(row: VmRow, fact: Fact, operation: OperationRow) -> VmRow:
+    """A VM under way, by the operation that makes it; once that succeeded, the VM is as wished.
 
-    This is all that is ever said of a VM which is made and left stopped.
+    Of a VM which is made and left stopped nothing else is ever said.
     """
-    if row.state not in UNBORN or row.ending or phase not in BORN:
+    if row.state not in UNBORN or row.ending or not _gives_birth(row, operation):
         return row
-    return _touched(_with_state(row, fact, row.power if phase == "succeeded" else "creating"), fact)
+    if operation.phase == "succeeded":
+        return _touched(_with_state(row, fact, row.power), fact)
+    if operation.phase == "running":
+        return _touched(_with_state(row, fact, "creating"), fact)
+    return row
 
 
-BORN: frozenset[OperationPhase] = frozenset({"running", "succeeded"})
+def _gives_birth(row: VmRow, operation: OperationRow) -> bool:
+    """The create, or what was wished of the VM before it stood."""
+    superseded = operation.id == row.operation and operation.command in COMMAND_OF_POWER.values()
+    return operation.command == "vm.create" or superseded
+
+
 TELLS_OF_BIRTH = (events.OperationProgressed, events.OperationSucceeded)
 
 
