@@ -1,0 +1,178 @@
+"""`vireo up`: everything on this machine, until it is told to stop.
+
+The shell around `plan` and `supervisor`. What was started is stopped again; state and guests stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+import vireo
+from vireo.standalone import binaries, postgres
+from vireo.standalone.credentials import ensure_passwords, password_file, write_private
+from vireo.standalone.nats import ADDRESS, OPERATOR_USER, natscli_context
+from vireo.standalone.options import UpOptions
+from vireo.standalone.plan import (
+    DATABASES,
+    Plan,
+    Programs,
+    credentials_dir,
+    plan_children,
+    secret_names,
+)
+from vireo.standalone.supervisor import Limits, Supervisor
+
+NOT_INHERITED = ("VIREO_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "OTEL_")
+
+
+class UpError(Exception):
+    """`vireo up` cannot go on; the text says why and what to do."""
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """What there is once everything runs."""
+
+    url: str
+    admin_token_file: Path
+    log_dir: Path
+    pids: dict[str, int]
+
+
+OnReady = Callable[[Ready], Awaitable[None]]
+
+
+async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = None) -> None:
+    """Start everything, call `on_ready` once, and return after SIGINT or SIGTERM when all has stopped.
+
+    Raises UpError, ChildFailed, PostgresUnusable, ProgramMissing.
+    """
+    with _locked(options.state_dir):
+        refuse_taken(ADDRESS, options.nats_port, "--nats-port")
+        refuse_taken(options.gateway_address, options.gateway_port, "--port")
+        plan, place = await _prepare(options)
+        supervisor = _supervisor(plan, place, options, limits)
+
+        async def announce() -> None:
+            await on_ready(
+                Ready(
+                    url=options.gateway_url,
+                    admin_token_file=options.admin_token_file,
+                    log_dir=options.state_dir / "logs",
+                    pids=supervisor.pids,
+                )
+            )
+
+        async with _stopped_by_signals(supervisor):
+            await supervisor.run(announce)
+
+
+async def _prepare(options: UpOptions) -> tuple[Plan, postgres.Place]:
+    """Everything that must be on disk before the first child starts."""
+    setpriv = binaries.setpriv()
+    if setpriv is None:
+        raise binaries.ProgramMissing("no setpriv: install util-linux")
+    programs = Programs(
+        python=sys.executable, nats_server=str(binaries.nats_server()), setpriv=setpriv
+    )
+    place = postgres.find_place(
+        options.state_dir / "postgres",
+        binaries.postgres_installation(),
+        system_user=options.system_user,
+    )
+    passwords = ensure_passwords(credentials_dir(options), secret_names(options))
+    plan = plan_children(options, programs=programs, place=place, passwords=passwords)
+    for file in plan.files:
+        write_private(file.path, file.text)
+    _make_directories(options)
+    await postgres.initialize(place, passwords[postgres.SUPERUSER], setpriv=setpriv)
+    return plan, place
+
+
+def _make_directories(options: UpOptions) -> None:
+    # QEMU may run as a user of its own and must reach disks and images; it may not list them.
+    for directory in (options.images, options.state_dir / "hosts"):
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def _supervisor(
+    plan: Plan, place: postgres.Place, options: UpOptions, limits: Limits | None
+) -> Supervisor:
+    async def ensure_databases() -> None:
+        await postgres.ensure_databases(place, credentials_dir(options), DATABASES)
+
+    return Supervisor(
+        plan.children,
+        run_dir=options.state_dir / "run",
+        log_dir=options.state_dir / "logs",
+        environment=inherited(os.environ),
+        once_ready={"postgres": ensure_databases},
+        limits=limits,
+    )
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What children get of our environment: their settings come from files alone."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(NOT_INHERITED)}
+    # The children are to run the code that we run, wherever it lies.
+    return kept | {"PYTHONPATH": str(Path(vireo.__file__).parents[1])}
+
+
+@contextmanager
+def _locked(state_dir: Path) -> Iterator[None]:
+    """One `vireo up` per state directory. Raises UpError."""
+    state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with (state_dir / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UpError(f"vireo up runs already on {state_dir}") from error
+        yield
+
+
+def refuse_taken(address: str, port: int, option: str) -> None:
+    """Raises UpError where another program listens already."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise UpError(
+                f"cannot listen on {address} port {port} ({error.strerror}): choose another {option}"
+            ) from error
+
+
+@asynccontextmanager
+async def _stopped_by_signals(supervisor: Supervisor) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, supervisor.stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def write_nats_context(state_dir: Path, *, nats_port: int, environ: Mapping[str, str]) -> Path:
+    """Write a natscli context `vireo` for the operator; returns its file. Raises UpError."""
+    secret = password_file(state_dir / "credentials", OPERATOR_USER)
+    try:
+        password = secret.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise UpError(f"{secret} cannot be read ({error.strerror}): has vireo up run?") from error
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
+    file = Path(home) / "nats" / "context" / "vireo.json"
+    write_private(file, natscli_context(port=nats_port, password=password))
+    return file
