@@ -34,8 +34,6 @@ class Reader:
         self._data: list[bytes] = []
         self._size = 0
         self._id = ""
-        self.retry_ms: int | None = None
-        """The pause before reconnecting that the server asked for."""
 
     def feed(self, piece: bytes) -> Iterator[Message]:
         """The messages that `piece` completes. Raises TooLong."""
@@ -66,8 +64,6 @@ class Reader:
             self._event = value
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode(errors="replace")
-        elif name == b"retry" and value.isdigit() and len(value) < 9:
-            self.retry_ms = int(value)
 
     def _dispatch(self) -> Message | None:
         event, data = self._event, self._data
