@@ -104,6 +104,7 @@ STREAMS: tuple[Stream, ...] = (
         description="Assignments: the desired state of every VM and host",
         bucket=True,
         atomic=True,
+        message_ttl=True,
     ),
     Stream(
         name=KV_CONFIG,
@@ -247,6 +248,11 @@ def parts_of_event(subject: str) -> tuple[str, str, str, str]:
     """Source, kind, id and event that an event's subject names."""
     _, _, _, source, kind, id, event = subject.split(".")
     return source, kind, id, event
+
+
+def event_pattern(*, site: str = "*", kind: str = "*", event: str = "*") -> str:
+    """The events of a kind, by whomever and about whatever (a pattern)."""
+    return f"vireo.evt.{site if site == '*' else _name(site)}.*.{kind}.*.{event}"
 
 
 def telemetry(*, site: str, host: str) -> str:

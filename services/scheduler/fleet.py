@@ -1,0 +1,214 @@
+"""The table of the fleet: hosts, assignments and the sums reserved on each host, kept as things change.
+
+Pure: no clock, no bus. `Fleet` is the one thing with an identity; rows come out of it as frozen values.
+Every `apply_…` ignores a revision that is not newer than the one it holds, so own writes may be applied
+at once and arrive again with the bucket's own updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from schemas.assignments import VmAssignment
+from schemas.resources import HostConfig, HostFacts, VmSpec
+from schemas.telemetry import HostSample
+from services.scheduler.model import Demand, Held, HostRow
+
+GONE_LIMIT = 10_000
+"""Forgotten VMs whose revision is remembered, so that a late update does not bring them back."""
+
+Key = tuple[str, str]
+
+
+class Fleet:
+    """What the scheduler knows. One per process, changed only by the methods below."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, HostRow] = {}
+        self._held: dict[Key, Held] = {}
+        self._hosts_of: dict[str, set[str]] = {}
+        self._vms_on: dict[str, set[str]] = {}
+        self._vms_named: dict[str, set[str]] = {}
+        self._gone: dict[str, dict[str, int]] = {}
+        """VM → host → revision at which the key was purged."""
+
+    # reading
+
+    def host(self, name: str) -> HostRow | None:
+        """A host that has registered, or None."""
+        row = self._hosts.get(name)
+        return row if row is not None and row.facts is not None else None
+
+    def hosts(self) -> list[HostRow]:
+        """Every host that has registered."""
+        return [row for row in self._hosts.values() if row.facts is not None]
+
+    def held(self, vm: str) -> Held | None:
+        """The assignment of a VM: the one that has not ended, else the newest."""
+        found = [self._held[vm, host] for host in self._hosts_of.get(vm, ())]
+        return max(found, key=_standing, default=None)
+
+    def held_on(self, vm: str, host: str) -> Held | None:
+        return self._held.get((vm, host))
+
+    def live_named(self, name: str) -> tuple[str, ...]:
+        """Ids of the VMs of this name whose end has not been decided."""
+        ids = sorted(self._vms_named.get(name, ()))
+        return tuple(vm for vm in ids if (held := self.held(vm)) and not held.assignment.ended)
+
+    def newest(self, count: int) -> list[Held]:
+        """The assignments written last, oldest of them first."""
+        written = sorted(self._held.values(), key=lambda held: held.revision)
+        return written[-count:]
+
+    def was_forgotten(self, vm: str) -> bool:
+        """Whether a VM of this id lived and was deleted, as far as is remembered."""
+        return vm in self._gone
+
+    # what FLEET says
+
+    def apply_facts(self, facts: HostFacts, revision: int) -> None:
+        row = self._row(facts.host)
+        if revision <= row.facts_revision:
+            return
+        images = {image.name: image.size_gib for image in facts.images}
+        self._put(
+            replace(
+                row,
+                facts=facts,
+                facts_revision=revision,
+                labels={**facts.labels, **row.config.labels},
+                images=images,
+                foreign=_foreign(facts),
+            )
+        )
+        if images != row.images:
+            self._weigh_again(facts.host)
+
+    def apply_config(self, config: HostConfig, revision: int) -> None:
+        row = self._row(config.host)
+        if revision <= row.config_revision:
+            return
+        own = row.facts.labels if row.facts else {}
+        labels = {**own, **config.labels}
+        self._put(replace(row, config=config, config_revision=revision, labels=labels))
+
+    def apply_assignment(self, assignment: VmAssignment, revision: int) -> None:
+        vm, host = assignment.vm, assignment.host
+        if revision > max(self._revision((vm, host)), self._gone.get(vm, {}).get(host, 0)):
+            self._hold(assignment, revision)
+
+    def forget_assignment(self, *, vm: str, host: str, revision: int) -> None:
+        """The key was purged at `revision`."""
+        if revision > self._revision((vm, host)):
+            self._drop((vm, host))
+            self._gone.setdefault(vm, {})[host] = revision
+            while len(self._gone) > GONE_LIMIT:
+                self._gone.pop(next(iter(self._gone)))
+
+    # decisions in flight
+
+    def reserve(self, assignment: VmAssignment) -> None:
+        """Count a placement before it is written, so that the next decision sees it."""
+        self._hold(assignment, 0)
+
+    def release(self, *, vm: str, host: str) -> None:
+        """Take a reservation back, unless it was written in the meantime."""
+        held = self._held.get((vm, host))
+        if held is not None and held.revision == 0:
+            self._drop((vm, host))
+
+    # what hosts say of themselves
+
+    def heard_lease(self, host: str, *, at: float, lease_s: float) -> None:
+        row = self._row(host)
+        unbroken = row.renewed_at is not None and at - row.renewed_at <= lease_s
+        since = row.renewing_since if unbroken and row.renewing_since is not None else at
+        self._put(replace(row, renewed_at=at, renewing_since=since))
+
+    def heard_sample(self, host: str, sample: HostSample, *, at: float) -> None:
+        """A frame of an unknown host is dropped: what anybody may send must not fill the table."""
+        row = self._hosts.get(host)
+        if row is not None:
+            self._put(replace(row, sample=sample, sampled_at=at))
+
+    def hear_anew(self) -> None:
+        """The bus was away: no run of renewals reaches back beyond this moment."""
+        for row in list(self._hosts.values()):
+            self._put(replace(row, renewing_since=None))
+
+    # parts
+
+    def _row(self, host: str) -> HostRow:
+        return self._hosts.get(host) or HostRow(name=host, config=HostConfig(host=host))
+
+    def _put(self, row: HostRow) -> None:
+        self._hosts[row.name] = row
+
+    def _revision(self, key: Key) -> int:
+        held = self._held.get(key)
+        return held.revision if held else 0
+
+    def _hold(self, assignment: VmAssignment, revision: int) -> None:
+        vm, host = assignment.vm, assignment.host
+        self._drop((vm, host))
+        row = self._row(host)
+        demand = demand_of(assignment.spec, row.images)
+        self._held[vm, host] = Held(assignment=assignment, revision=revision, demand=demand)
+        self._hosts_of.setdefault(vm, set()).add(host)
+        self._vms_on.setdefault(host, set()).add(vm)
+        self._vms_named.setdefault(assignment.spec.name, set()).add(vm)
+        self._put(replace(row, reserved=row.reserved + demand))
+
+    def _drop(self, key: Key) -> None:
+        held = self._held.pop(key, None)
+        if held is None:
+            return
+        vm, host = key
+        row = self._row(host)
+        self._put(replace(row, reserved=row.reserved - held.demand))
+        _discard(self._hosts_of, vm, host)
+        _discard(self._vms_on, host, vm)
+        if vm not in self._hosts_of:
+            _discard(self._vms_named, held.assignment.spec.name, vm)
+
+    def _weigh_again(self, host: str) -> None:
+        """A disk as large as its image takes what the image takes: new images, new sums."""
+        row = self._row(host)
+        total = Demand()
+        for vm in self._vms_on.get(host, ()):
+            held = self._held[vm, host]
+            demand = demand_of(held.assignment.spec, row.images)
+            self._held[vm, host] = replace(held, demand=demand)
+            total += demand
+        self._put(replace(row, reserved=total))
+
+
+def demand_of(spec: VmSpec, images: Mapping[str, int]) -> Demand:
+    """What a VM takes. A disk never gets smaller than its image; an unknown image counts nothing."""
+    disk = sum(max(part.size_gib, images.get(part.image or "", 0)) for part in spec.disks)
+    return Demand(cpus=spec.cpus, memory_mib=spec.memory_mib, disk_gib=disk)
+
+
+def _foreign(facts: HostFacts) -> Demand:
+    """The test driver's own domains are larger than its host and use nothing of it."""
+    if facts.domain_type == "test":
+        return Demand()
+    running = [domain for domain in facts.foreign if domain.state in ("running", "paused")]
+    return Demand(
+        cpus=sum(domain.cpus for domain in running),
+        memory_mib=sum(domain.memory_mib for domain in running),
+    )
+
+
+def _standing(held: Held) -> tuple[bool, int]:
+    return not held.assignment.ended, held.assignment.generation
+
+
+def _discard(sets: dict[str, set[str]], key: str, member: str) -> None:
+    members = sets.get(key, set())
+    members.discard(member)
+    if not members:
+        sets.pop(key, None)

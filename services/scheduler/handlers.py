@@ -1,0 +1,241 @@
+"""The shell: commands and events in, decisions recorded. Straight lines; `build` puts it together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chassis import tracing
+from chassis.bus import Conflict, Incoming, Unavailable
+from chassis.service import Consumer, Reject, Retry, Rig, Service
+from schemas import subjects
+from schemas.commands import ConfigureHost
+from schemas.envelope import Envelope
+from schemas.events import HostRegistered, VmDeleted
+from schemas.wire import Undecodable, unwrap
+from services.scheduler.decide import DECISIONS, decide, overtaken
+from services.scheduler.fleet import Fleet
+from services.scheduler.hearing import Hearing
+from services.scheduler.hosts import Hosts
+from services.scheduler.ledger import Ledger
+from services.scheduler.messages import configured, failed, origin_of, reboot
+from services.scheduler.model import (
+    Acted,
+    Changed,
+    Configured,
+    Decision,
+    Placed,
+    Refused,
+    Repeated,
+)
+from services.scheduler.settings import SchedulerSettings
+
+log = structlog.get_logger()
+
+Handler = Callable[[Envelope[Any], Incoming], Awaitable[None]]
+
+
+class Commands:
+    """The handler of commands."""
+
+    def __init__(
+        self, settings: SchedulerSettings, rig: Rig, fleet: Fleet, ledger: Ledger, hearing: Hearing
+    ) -> None:
+        self._settings = settings
+        self._rig = rig
+        self._fleet = fleet
+        self._ledger = ledger
+        self._hearing = hearing
+
+    async def on_command(self, command: Envelope[Any], message: Incoming) -> None:
+        """Decide and record; when somebody else wrote first, look again and decide again."""
+        await self._hearing.wait_until_warm()
+        again = message.delivered > 1
+        if again:
+            await self._ledger.refresh(_key_of(command.data))
+        for _ in range(self._settings.decide_attempts):
+            try:
+                decision = await self._decide(command, again=again)
+                await self._record(command, decision)
+            except Conflict:
+                await self._ledger.refresh(_key_of(command.data))
+                continue
+            _log(command, decision)
+            return
+        raise Retry(self._settings.retry_s, "others wrote first, again and again")
+
+    async def _decide(self, command: Envelope[Any], *, again: bool) -> Decision | None:
+        """None: this was settled before, and nothing is left to say."""
+        decision = await self._decide_when_settled(command)
+        if not again or isinstance(decision, Repeated):
+            return decision
+        if await self._ledger.is_over(command.id):
+            return None
+        held = None
+        if not isinstance(command.data, ConfigureHost):
+            held = self._fleet.held(command.data.vm)
+        return overtaken(command, held) or decision
+
+    async def _decide_when_settled(self, command: Envelope[Any]) -> Decision:
+        """A refusal for silence waits until silence means something."""
+        while True:
+            decision = decide(
+                command,
+                self._fleet,
+                limits=self._settings.limits,
+                now=self._rig.clock.monotonic(),
+            )
+            if not isinstance(decision, Refused) or not decision.unheard or self._hearing.settled:
+                return decision
+            await self._rig.clock.sleep(self._settings.settle_tick_s)
+
+    async def _record(self, command: Envelope[Any], decision: Decision | None) -> None:
+        origin, voice = origin_of(command), self._ledger.voice
+        match decision:
+            case Placed():
+                await self._ledger.place(decision)
+                await self._ledger.tell(decision.assignment)
+            case Changed():
+                await self._ledger.change(decision)
+                await self._ledger.tell(decision.assignment)
+            case Repeated():
+                await self._ledger.tell(decision.assignment)
+            case Configured():
+                await self._ledger.configure(decision)
+                await self._ledger.say(configured(decision.config, voice, origin))
+            case Acted():
+                deadline = command.time + timedelta(seconds=self._settings.action_deadline_s)
+                keep_s = self._settings.action_keep_s
+                action = reboot(decision, voice, origin, deadline=deadline, keep_s=keep_s)
+                await self._ledger.say([action])
+            case Refused():
+                await self._ledger.say([failed(decision, voice, origin)])
+
+
+def _key_of(command: Any) -> str:
+    """The FLEET key that a command is about."""
+    if isinstance(command, ConfigureHost):
+        return subjects.host_config_key(command.host)
+    return subjects.vm_key(vm=command.vm, host="*")
+
+
+def _log(command: Envelope[Any], decision: Decision | None) -> None:
+    fields: dict[str, str] = {"operation": command.id, "command": command.type}
+    match decision:
+        case Placed(assignment=new) | Changed(assignment=new) | Repeated(assignment=new):
+            fields |= {"vm": new.vm, "host": new.host}
+        case Refused(problem=problem):
+            fields |= {"problem": problem.type, "detail": problem.detail}
+    outcome = type(decision).__name__.lower() if decision is not None else "settled_before"
+    log.info("command_decided", outcome=outcome, **fields)
+
+
+# from bytes to handlers
+
+
+def dispatch(table: Mapping[type[Any], Handler], *, retry_s: float) -> Callable[..., Any]:
+    """A consumer's handler that opens the envelope and calls the table's entry for its type."""
+
+    async def handle(message: Incoming) -> None:
+        try:
+            envelope = unwrap(message.data)
+        except Undecodable as error:
+            raise Reject(str(error)) from error
+        handler = table.get(type(envelope.data))
+        if handler is None:
+            raise Reject(f"{envelope.type} is not the scheduler's")
+        with tracing.span(envelope.type, kind="consumer", traceparent=envelope.traceparent):
+            here = tracing.traceparent() or envelope.traceparent
+            try:
+                await handler(replace(envelope, traceparent=here), message)
+            except (Conflict, Unavailable) as error:
+                raise Retry(retry_s, str(error)) from error
+
+    return handle
+
+
+class _Aim(Struct, frozen=True):
+    vm: str = ""
+    host: str = ""
+
+
+class _Aimed(Struct, frozen=True):
+    data: _Aim
+
+
+_aimed = msgspec.json.Decoder(_Aimed)
+
+
+def key_of_command(message: Incoming) -> str:
+    """What a command is about: its commands are handled in order. Nonsense is its own key."""
+    try:
+        aim = _aimed.decode(message.data).data
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    return aim.vm or f"host.{aim.host}"
+
+
+def key_of_event(message: Incoming) -> str:
+    return subjects.parts_of_event(message.subject)[2]
+
+
+async def build(settings: SchedulerSettings, rig: Rig) -> Service:
+    """The scheduler of one site."""
+    fleet = Fleet()
+    ledger = Ledger(rig, fleet)
+    hearing = Hearing(settings, rig, fleet, ledger)
+    commands = Commands(settings, rig, fleet, ledger, hearing)
+    hosts = Hosts(rig, fleet, ledger)
+    return Service(
+        description="Gives every VM to a host and carries later wishes to it",
+        consumers=(
+            _commands_consumer(settings, rig.site, commands),
+            _events_consumer(settings, rig.site, hosts),
+        ),
+        background=(
+            hearing.follow_fleet,
+            hearing.follow_leases,
+            hearing.listen_to_telemetry,
+            hearing.keep_watch,
+        ),
+        ready=lambda: hearing.warm and rig.bus.connected,
+    )
+
+
+def _commands_consumer(settings: SchedulerSettings, site: str, commands: Commands) -> Consumer:
+    return Consumer(
+        stream=subjects.COMMANDS,
+        name=f"scheduler-{site}",
+        description=f"Commands about VMs and hosts of site {site}",
+        subjects=(
+            subjects.every_command("vm", site=site),
+            subjects.every_command("host", site=site),
+        ),
+        handler=dispatch(dict.fromkeys(DECISIONS, commands.on_command), retry_s=settings.retry_s),
+        key=key_of_command,
+        concurrency=settings.concurrency,
+        max_deliver=settings.max_deliver,
+    )
+
+
+def _events_consumer(settings: SchedulerSettings, site: str, hosts: Hosts) -> Consumer:
+    table: dict[type[Any], Handler] = {
+        HostRegistered: hosts.on_registered,
+        VmDeleted: hosts.on_deleted,
+    }
+    return Consumer(
+        stream=subjects.EVENTS,
+        name=f"scheduler-{site}",
+        description=f"Hosts of site {site} that register, VMs that they have deleted",
+        subjects=tuple(subjects.every_event(event, site=site) for event in table),
+        handler=dispatch(table, retry_s=settings.retry_s),
+        key=key_of_event,
+        concurrency=settings.concurrency,
+        max_deliver=settings.max_deliver,
+    )

@@ -1,0 +1,84 @@
+"""The scheduler's settings: one frozen Struct. Values only."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from chassis.settings import ChassisSettings, Seconds
+from services.scheduler.model import Limits
+
+Ratio = Annotated[float, Meta(gt=0, le=64)]
+Count = Annotated[int, Meta(ge=1, le=10_000)]
+
+
+class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much is promised of each host, how long silence is borne, how much is done at once."""
+
+    cpu_overcommit: Annotated[Ratio, Meta(description="Virtual CPUs promised per CPU")] = 4.0
+    memory_overcommit: Annotated[Ratio, Meta(description="Memory promised per MiB there is")] = 1.0
+    disk_overcommit: Annotated[Ratio, Meta(description="Disk promised per GiB there is")] = 1.0
+    reserve_memory_mib: Annotated[
+        int, Meta(ge=0, description="Memory of each host kept for the host itself")
+    ] = 512
+    reserve_disk_gib: Annotated[
+        int, Meta(ge=0, description="Disk of each host kept for the host itself")
+    ] = 0
+    lease_s: Annotated[Seconds, Meta(description="A host whose lease is older gets no new VM")] = (
+        10.0
+    )
+    settle_s: Annotated[
+        Seconds,
+        Meta(
+            description="After the bus was away, wait so long for leases before refusing for them"
+        ),
+    ] = 12.0
+    alone_patience_s: Annotated[
+        Seconds, Meta(description="Silence after which a host without others to compare counts")
+    ] = 30.0
+    telemetry_fresh_s: Annotated[
+        Seconds, Meta(description="Older samples of a host are not weighed")
+    ] = 20.0
+    watch_tick_s: Annotated[Seconds, Meta(description="How often silence is looked for")] = 1.0
+    settle_tick_s: Annotated[
+        Seconds, Meta(description="How often a held-back request is decided again")
+    ] = 0.2
+    retry_s: Annotated[Seconds, Meta(description="Pause before a failed command comes again")] = 1.0
+    max_deliver: Annotated[
+        Count, Meta(description="Deliveries after which a command or event is a dead letter")
+    ] = 100
+    action_deadline_s: Annotated[
+        Seconds, Meta(description="Time in which a host must have begun an action, as a reboot")
+    ] = 60.0
+    action_keep_s: Annotated[
+        Seconds,
+        Meta(description="How long an action outlives its deadline, for its host to refuse it"),
+    ] = 3600.0
+    decide_attempts: Annotated[
+        int, Meta(ge=1, le=100, description="Decisions per delivery when others write first")
+    ] = 5
+    concurrency: Annotated[Count, Meta(description="Commands in hand at once")] = 64
+    ranking_limit: Annotated[Count, Meta(description="Best hosts shown in a placement")] = 5
+    reasons_limit: Annotated[
+        Count, Meta(description="Excluded hosts shown in a placement or refusal")
+    ] = 200
+    resay_limit: Annotated[
+        Count, Meta(description="Newest assignments checked at the start for events left unsaid")
+    ] = 256
+
+    @property
+    def limits(self) -> Limits:
+        """What the pure decisions need of all this."""
+        return Limits(
+            cpu_overcommit=self.cpu_overcommit,
+            memory_overcommit=self.memory_overcommit,
+            disk_overcommit=self.disk_overcommit,
+            reserve_memory_mib=self.reserve_memory_mib,
+            reserve_disk_gib=self.reserve_disk_gib,
+            lease_s=self.lease_s,
+            alone_patience_s=self.alone_patience_s,
+            telemetry_fresh_s=self.telemetry_fresh_s,
+            ranking=self.ranking_limit,
+            reasons=self.reasons_limit,
+        )
