@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas.resources import HostConfig, HostImage, OperationStep, Page
+from schemas.resources import HostConfig, HostImage, OperationStep
 from services.inventory.cursors import cursor
 
 Record = Mapping[str, Any]
@@ -114,8 +115,27 @@ def _documents(record: Record, *names: str) -> dict[str, Raw | None]:
     return {name: None if record[name] is None else Raw(record[name]) for name in names}
 
 
-def page(items: Sequence[Any], *, limit: int, list_name: str, keys: Sequence[str | int]) -> bytes:
-    """A page of at most `limit` of the `items` (one more than `limit` was read where there is more)."""
-    more = len(items) > limit
-    after = cursor(list_name, keys[limit - 1]) if more else None
-    return _encoder.encode(Page(items=tuple(items[:limit]), next=after))
+def page(
+    items: Sequence[Struct | Raw],
+    keys: Sequence[str | int],
+    *,
+    limit: int,
+    budget_bytes: int,
+    list_name: str,
+) -> bytes:
+    """A page of at most `limit` items, and of no more than fit an answer; one it always has.
+
+    `items` is one longer than `limit` where there is more; `keys` are what a cursor after each holds.
+    """
+    encoded = [_encoder.encode(item) for item in items[:limit]]
+    fitting = _fitting(encoded, budget_bytes)
+    members = [b'"items":[' + b",".join(encoded[:fitting]) + b"]"]
+    if fitting < len(items):
+        members.append(b'"next":' + _encoder.encode(cursor(list_name, keys[fitting - 1])))
+    return b"{" + b",".join(members) + b"}"
+
+
+def _fitting(encoded: Sequence[bytes], budget_bytes: int) -> int:
+    """How many of the items fit, but at least one if there is one."""
+    sizes = accumulate(len(item) + 1 for item in encoded)
+    return max(sum(size <= budget_bytes for size in sizes), min(1, len(encoded)))

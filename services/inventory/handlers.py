@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import asyncpg
 import structlog
@@ -17,7 +16,6 @@ from chassis.migrations import migrate
 from chassis.postgres import Postgres, connect, load_queries
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
 from schemas import queries, subjects
-from schemas.problems import Problem, unavailable
 from schemas.wire import Undecodable, unwrap
 from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
@@ -26,7 +24,6 @@ from services.inventory.store import Store
 from services.inventory.waiting import Waiting
 
 log = structlog.get_logger()
-Q = TypeVar("Q", bound=Struct)
 
 DURABLE = "inventory"
 UNFIT = (ValueError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
@@ -116,20 +113,11 @@ def _read(messages: Sequence[Incoming]) -> tuple[list[Arrival], list[str]]:
     return arrivals, faults
 
 
-def _answering(read: Callable[[Q], Awaitable[Answer]]) -> Callable[[Q], Awaitable[Answer]]:
-    """A read as an endpoint's handler: while Postgres is away the answer is a problem."""
-
-    async def answer(query: Q) -> bytes | Problem:
-        try:
-            return await read(query)
-        except Retry:
-            return unavailable("The inventory's database does not answer.")
-
-    return answer
-
-
 def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -> list[Endpoint]:
-    """The inventory's endpoints; their requests stand in `schemas.queries`."""
+    """The inventory's endpoints; their requests stand in `schemas.queries`.
+
+    A read raises Retry while Postgres is away, which is answered as the problem `unavailable`.
+    """
     plain: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Answer]]], ...] = (
         ("vm.get", "A VM by its id or name", queries.GetVm, reads.vm),
         ("vm.list", "VMs, newest first", queries.ListVms, reads.vms),
@@ -143,7 +131,7 @@ def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -
             name="operation.get",
             description="An operation with its trail; waits until it exists or has ended",
             request=queries.GetOperation,
-            handler=_answering(inventory.get_operation),
+            handler=inventory.get_operation,
             concurrency=settings.waiters,
         ),
         *(
@@ -151,7 +139,7 @@ def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -
                 name=name,
                 description=description,
                 request=request,
-                handler=_answering(read),
+                handler=read,
                 concurrency=settings.queries,
             )
             for name, description, request, read in plain
@@ -186,7 +174,7 @@ def assemble(
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Service:
     sql = load_queries(Path(__file__).with_name("queries.sql"))
-    reads = Reads(postgres, sql, trail_limit=settings.trail_limit)
+    reads = Reads(postgres, sql, trail_limit=settings.trail_limit, page_bytes=settings.page_bytes)
     inventory = Inventory(
         store=Store(postgres, sql, subjects.EVENTS),
         reads=reads,

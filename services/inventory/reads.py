@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw, Struct
 
 from chassis.postgres import Postgres
 from schemas.ids import Labels, is_uuid7
@@ -33,10 +34,13 @@ Answer = bytes | Problem
 class Reads:
     """Answers to queries, as JSON bytes or a problem. Every method raises Retry while Postgres is away."""
 
-    def __init__(self, postgres: Postgres, queries: Queries, *, trail_limit: int) -> None:
+    def __init__(
+        self, postgres: Postgres, queries: Queries, *, trail_limit: int, page_bytes: int
+    ) -> None:
         self._postgres = postgres
         self._queries = queries
         self._trail_limit = trail_limit
+        self._page_bytes = page_bytes
 
     async def vm(self, query: GetVm) -> Answer:
         name = "vm_by_id" if is_uuid7(query.vm) else "vm_by_name"
@@ -54,7 +58,8 @@ class Reads:
             *(after, query.host, query.name, _labels(query.labels), query.state),
             query.limit + 1,
         )
-        return _page(records, [answers.vm(each) for each in records], query.limit, VMS, "id")
+        items = [answers.vm(each) for each in records]
+        return self._page(items, [each["id"] for each in records], query.limit, VMS)
 
     async def host(self, query: GetHost) -> Answer:
         record = await self._one("host_by_name", query.host)
@@ -73,7 +78,7 @@ class Reads:
         )
         reserved = await self._reserved(records)
         items = [answers.host(each, reserved.get(each["name"])) for each in records]
-        return _page(records, items, query.limit, HOSTS, "name")
+        return self._page(items, [each["name"] for each in records], query.limit, HOSTS)
 
     async def operation(self, id: str) -> Answer:
         """The operation with its trail, or the problem that there is none."""
@@ -93,7 +98,7 @@ class Reads:
             *(after, query.target, query.phase, query.actor, query.limit + 1),
         )
         items = [answers.operation(each) for each in records]
-        return _page(records, items, query.limit, OPERATIONS, "id")
+        return self._page(items, [each["id"] for each in records], query.limit, OPERATIONS)
 
     async def events(self, query: ListEvents) -> Answer:
         after = key_in(query.after, EVENTS, int) if query.after else None
@@ -103,13 +108,20 @@ class Reads:
             "list_events",
             *(after, query.operation, query.vm, query.host, query.since, query.limit + 1),
         )
-        items = [msgspec.Raw(each["envelope"]) for each in records]
-        return _page(records, items, query.limit, EVENTS, "position")
+        items = [Raw(each["envelope"]) for each in records]
+        return self._page(items, [each["position"] for each in records], query.limit, EVENTS)
 
     async def phases(self, operations: Sequence[str]) -> dict[str, OperationPhase]:
         """The phases of those operations that exist."""
         records = await self._all("phases", operations)
         return {record["id"]: record["phase"] for record in records}
+
+    def _page(
+        self, items: Sequence[Struct | Raw], keys: Sequence[str | int], limit: int, list_name: str
+    ) -> bytes:
+        return answers.page(
+            items, keys, limit=limit, budget_bytes=self._page_bytes, list_name=list_name
+        )
 
     async def _one(self, query: str, *values: Any) -> Record | None:
         async with self._postgres.connection() as connection:
@@ -136,10 +148,3 @@ class Reads:
 
 def _labels(labels: Labels) -> str | None:
     return msgspec.json.encode(labels).decode().replace("\\u0000", "") if labels else None
-
-
-def _page(
-    records: Sequence[Record], items: Sequence[Any], limit: int, list_name: str, key: str
-) -> bytes:
-    keys = [record[key] for record in records]
-    return answers.page(items, limit=limit, list_name=list_name, keys=keys)

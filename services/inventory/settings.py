@@ -24,3 +24,5 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """How often to look for what other replicas committed, and whether Postgres answers."""
     trail_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     """Most events that an operation's trail shows."""
+    page_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 900_000
+    """Largest page; it must stay below the bus's largest message, or a list cannot be answered."""
