@@ -1,0 +1,115 @@
+"""A request once it was read: typed query and body, who asks, under which key.
+
+What belongs here: from Litestar's request to `Asked`, naming every bad field. What does not: acting on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import parse_qsl
+
+from litestar import Request
+from litestar.types import Scope
+from msgspec import Struct
+
+from schemas.problems import FieldError, invalid_request
+from services.gateway import decide
+from services.gateway.answers import of_status, refuse
+from services.gateway.model import Caller
+from services.gateway.validation import Invalid, read_body, read_query
+
+Q = TypeVar("Q", bound=Struct)
+B = TypeVar("B", bound=Struct)
+
+CONTEXT = "vireo.context"
+"""Where the edge leaves a request's context in the ASGI scope."""
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """What the edge knows of a request before it is read."""
+
+    request: str
+    caller: Caller | None
+    extend: Callable[[float | None], None]
+    """Give the request so many seconds more than its share; None: as many as it likes."""
+
+
+class Asked(Struct, Generic[Q, B], frozen=True, kw_only=True):
+    """A valid request. `fingerprint` tells it from every other; only writes need it."""
+
+    path: Mapping[str, str]
+    query: Q
+    body: B
+    headers: Mapping[str, str]
+    caller: Caller
+    extend: Callable[[float | None], None]
+    key: str | None
+    fingerprint: str
+
+
+def context_of(scope: Scope) -> Context:
+    context: Context = cast(dict[str, Any], scope)[CONTEXT]
+    return context
+
+
+async def read(
+    request: Request[Any, Any, Any],
+    *,
+    query: type[Q],
+    body: type[B],
+    check: Callable[[B], Iterable[FieldError]] | None,
+) -> Asked[Q, B]:
+    """Read a request. Raises Refused with every bad field of query, headers and body."""
+    context = context_of(request.scope)
+    raw = await request.body()
+    _require_json(request.headers.get("content-type"), raw)
+    pairs = parse_qsl(
+        request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace"
+    )
+    found_query = read_query(pairs, query)
+    found_body = read_body(raw, body)
+    key = request.headers.get("idempotency-key")
+    errors = tuple(_errors(found_query, found_body, key, check))
+    if errors or isinstance(found_query, Invalid) or isinstance(found_body, Invalid):
+        raise refuse(invalid_request(*errors))
+    if context.caller is None:
+        raise refuse(of_status(401))
+    path = request.scope["path"]
+    return Asked(
+        path=request.path_params,
+        query=found_query,
+        body=found_body,
+        headers=request.headers,
+        caller=context.caller,
+        extend=context.extend,
+        key=key,
+        fingerprint=decide.fingerprint(request.method, path, query=found_query, body=found_body),
+    )
+
+
+def _errors(
+    query: Struct | Invalid,
+    body: B | Invalid,
+    key: str | None,
+    check: Callable[[B], Iterable[FieldError]] | None,
+) -> Iterator[FieldError]:
+    key_error = decide.key_error(key)
+    if key_error is not None:
+        yield key_error
+    if isinstance(query, Invalid):
+        yield from query.errors
+    if isinstance(body, Invalid):
+        yield from body.errors
+    elif check is not None:
+        yield from check(body)
+
+
+def _require_json(content_type: str | None, raw: bytes) -> None:
+    """A body of another kind is refused by name, before it is taken for broken JSON."""
+    if not raw or content_type is None:
+        return
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        detail = f"The body must be application/json; it says {kind[:100]!r}."
+        raise refuse(of_status(415, detail))

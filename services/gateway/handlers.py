@@ -1,0 +1,275 @@
+"""One function per route: what is asked, of whom; what is wished, as which command. Straight lines.
+
+The routes themselves stand in `routes`, the way of a wish in `orders`, event streams in `stream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+
+from schemas import commands
+from schemas.ids import is_name, is_uuid7
+from schemas.problems import FieldError, invalid_request, not_found
+from schemas.queries import (
+    Empty,
+    GetHost,
+    GetOperation,
+    GetVm,
+    GetVmReading,
+    ListEvents,
+    ListHosts,
+    ListOperations,
+    ListVms,
+)
+from schemas.resources import VmSpec
+from services.gateway import decide
+from services.gateway.answers import Answer, Refused, refuse
+from services.gateway.asked import Asked
+from services.gateway.desk import Desk
+from services.gateway.durations import seconds
+from services.gateway.idempotency import Target
+from services.gateway.model import (
+    DeleteRequest,
+    EventQuery,
+    HostChange,
+    Identity,
+    Nothing,
+    OperationQuery,
+    RebootRequest,
+    StopRequest,
+)
+from services.gateway.orders import obey
+
+PAGE_ITEMS = 50
+"""Length of a page where the client doesn't say."""
+
+# wishes about VMs
+
+
+async def create_vm(desk: Desk, asked: Asked[Nothing, VmSpec]) -> Answer:
+    async def target(command: str) -> str:
+        return decide.vm_of(command)
+
+    return await obey(desk, asked, target, lambda vm: commands.CreateVm(vm=vm, spec=asked.body))
+
+
+async def start_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    return await obey(desk, asked, _vm(desk, asked.path), lambda vm: commands.StartVm(vm=vm))
+
+
+async def stop_vm(desk: Desk, asked: Asked[Nothing, StopRequest]) -> Answer:
+    def make(vm: str) -> commands.StopVm:
+        return commands.StopVm(vm=vm, mode=asked.body.mode, grace_s=asked.body.grace_s)
+
+    return await obey(desk, asked, _vm(desk, asked.path), make)
+
+
+async def reboot_vm(desk: Desk, asked: Asked[Nothing, RebootRequest]) -> Answer:
+    def make(vm: str) -> commands.RebootVm:
+        return commands.RebootVm(vm=vm, mode=asked.body.mode)
+
+    return await obey(desk, asked, _vm(desk, asked.path), make)
+
+
+async def pause_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    return await obey(desk, asked, _vm(desk, asked.path), lambda vm: commands.PauseVm(vm=vm))
+
+
+async def resume_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    return await obey(desk, asked, _vm(desk, asked.path), lambda vm: commands.ResumeVm(vm=vm))
+
+
+async def delete_vm(desk: Desk, asked: Asked[DeleteRequest, Nothing]) -> Answer:
+    def make(vm: str) -> commands.DeleteVm:
+        return commands.DeleteVm(vm=vm, mode=asked.query.mode, grace_s=asked.query.grace_s)
+
+    return await obey(desk, asked, _vm(desk, asked.path), make)
+
+
+# wishes about hosts
+
+
+async def configure_host(desk: Desk, asked: Asked[Nothing, HostChange]) -> Answer:
+    change = asked.body
+
+    async def target(_command: str) -> str:
+        query = GetHost(host=_name("host", asked.path["host"]))
+        await desk.ask("inventory", "host.get", query)
+        return query.host
+
+    def make(host: str) -> commands.ConfigureHost:
+        return commands.ConfigureHost(
+            host=host, maintenance=change.maintenance, labels=change.labels
+        )
+
+    return await obey(desk, asked, target, make)
+
+
+# questions
+
+
+async def list_vms(desk: Desk, asked: Asked[ListVms, Nothing]) -> Answer:
+    _require_page(desk, asked.query.limit)
+    return Answer(body=await desk.ask("inventory", "vm.list", asked.query))
+
+
+async def get_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    query = GetVm(vm=_name("VM", asked.path["vm"]))
+    return Answer(body=await desk.ask("inventory", "vm.get", query))
+
+
+async def get_vm_reading(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    vm = await vm_id(desk, asked.path["vm"])
+    return Answer(body=await desk.ask("metrics", "vm", GetVmReading(vm=vm)))
+
+
+async def list_hosts(desk: Desk, asked: Asked[ListHosts, Nothing]) -> Answer:
+    _require_page(desk, asked.query.limit)
+    return Answer(body=await desk.ask("inventory", "host.list", asked.query))
+
+
+async def get_host(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    query = GetHost(host=_name("host", asked.path["host"]))
+    return Answer(body=await desk.ask("inventory", "host.get", query))
+
+
+async def get_host_reading(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    query = GetHost(host=_name("host", asked.path["host"]))
+    return Answer(body=await desk.ask("metrics", "host", query))
+
+
+async def list_operations(desk: Desk, asked: Asked[ListOperations, Nothing]) -> Answer:
+    _require_page(desk, asked.query.limit)
+    return Answer(body=await desk.ask("inventory", "operation.list", asked.query))
+
+
+async def get_operation(desk: Desk, asked: Asked[OperationQuery, Nothing]) -> Answer:
+    operation = asked.path["operation"]
+    if not is_uuid7(operation):
+        raise refuse(not_found("operation", operation))
+    settings = desk.settings
+    query = decide.operation_query(
+        operation,
+        _wait_s(desk, asked.query.wait),
+        now=desk.rig.clock.now(),
+        fresh_s=settings.fresh_operation_s,
+        fresh_wait_s=settings.fresh_wait_s,
+    )
+    if query.until == "exists":
+        timeout_s = settings.ask_timeout_s + query.wait_s
+        return Answer(body=await desk.ask("inventory", "operation.get", query, timeout_s=timeout_s))
+    asked.extend(query.wait_s)
+    with desk.waits.one(desk.crowded("Too many requests wait for operations.")):
+        return Answer(body=await _wait(desk, query))
+
+
+async def list_events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer:
+    """The list; the stream of the same route stands in `stream`."""
+    query = asked.query
+    only_streams = {"type": query.type, "site": query.site}
+    given = [name for name, value in only_streams.items() if value]
+    if given:
+        detail = "only streams know this parameter: ask with Accept: text/event-stream"
+        raise refuse(
+            invalid_request(*(FieldError(field=f"query/{name}", detail=detail) for name in given))
+        )
+    limit = PAGE_ITEMS if query.limit is None else query.limit
+    _require_page(desk, limit)
+    question = ListEvents(
+        limit=limit,
+        after=query.after,
+        operation=query.operation,
+        vm=await vm_id(desk, query.vm) if query.vm else None,
+        host=query.host,
+        since=query.since,
+    )
+    return Answer(body=await desk.ask("inventory", "event.list", question))
+
+
+# health
+
+
+async def live(_desk: Desk) -> Answer:
+    """The process answers."""
+    return Answer(body=b'{"status":"live"}')
+
+
+async def ready(desk: Desk) -> Answer:
+    """Requests can be served: tokens are known, the bus is there, the inventory answers."""
+    desk.require_bus()
+    if not desk.tokens.ready:
+        raise desk.away("The tokens have not been read yet.")
+    await desk.ask("inventory", "ready", Empty(), timeout_s=desk.settings.ready_timeout_s)
+    return Answer(body=b'{"status":"ready"}')
+
+
+# what several of them need
+
+
+async def vm_id(desk: Desk, vm: str) -> str:
+    """The id of a VM given by id or name. Raises Refused if there is none.
+
+    An id so young that the inventory may not know it yet is taken as it is: the scheduler, which gets
+    commands in their order, knows better.
+    """
+    query = GetVm(vm=_name("VM", vm))
+    try:
+        found = await desk.ask("inventory", "vm.get", query)
+    except Refused as refused:
+        fresh_s = desk.settings.fresh_operation_s
+        young = decide.is_fresh(vm, now=desk.rig.clock.now(), within_s=fresh_s)
+        if refused.refusal.problem.status == 404 and young:
+            return vm
+        raise
+    return msgspec.json.decode(found, type=Identity).id
+
+
+def _vm(desk: Desk, path: Mapping[str, str]) -> Target:
+    async def target(_command: str) -> str:
+        return await vm_id(desk, path["vm"])
+
+    return target
+
+
+def _name(kind: str, text: str) -> str:
+    """A name or an id from a path; what cannot be one, does not exist."""
+    if not is_name(text):
+        raise refuse(not_found(kind, text[:100]))
+    return text
+
+
+def _require_page(desk: Desk, limit: int) -> None:
+    most = desk.settings.limits.page_items
+    if limit > most:
+        error = FieldError(field="query/limit", detail=f"expected int <= {most}")
+        raise refuse(invalid_request(error))
+
+
+def _wait_s(desk: Desk, wait: str | None) -> float | None:
+    """How long to wait, cut to what the settings allow."""
+    if wait is None:
+        return None
+    found = seconds(wait)
+    if found is None:
+        error = FieldError(field="query/wait", detail="expected a duration: 30s, 500ms, 2m")
+        raise refuse(invalid_request(error))
+    return min(found, desk.settings.limits.wait_s)
+
+
+async def _wait(desk: Desk, query: GetOperation) -> bytes:
+    """Ask and wait; told to stop, the gateway answers with what is known now."""
+    timeout_s = desk.settings.ask_timeout_s + query.wait_s
+    asking = asyncio.create_task(desk.ask("inventory", "operation.get", query, timeout_s=timeout_s))
+    stopping = asyncio.create_task(desk.stopping.wait())
+    try:
+        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            return asking.result()
+        now = GetOperation(operation=query.operation)
+        return await desk.ask("inventory", "operation.get", now)
+    finally:
+        asking.cancel()
+        stopping.cancel()

@@ -1,0 +1,200 @@
+"""The gateway's values: tokens, callers, what is kept under an idempotency key, and its states.
+
+Pure. What is decided about them stands in `decide`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schemas.commands import GraceSeconds
+from schemas.envelope import Envelope
+from schemas.events import OperationAccepted
+from schemas.ids import HostName, Labels, MessageId, Name, OperationId, SiteName, VmId
+from schemas.problems import Problem
+from schemas.queries import Cursor, PageSize
+from schemas.resources import Operation, StopMode
+
+TOKEN_PREFIX = "vireo_"  # noqa: S105  what a token starts with, not one
+TOKEN_KEYS = "token.*"  # noqa: S105
+ADMIN = "admin"
+
+EventType = Annotated[
+    str, Meta(pattern=r"^[a-z]{1,30}\.([a-z_]{1,30}|\*)$", description="vm.started, or vm.*")
+]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+# tokens
+
+
+class TokenRecord(Struct, frozen=True, kw_only=True):
+    """CONFIG key `token.<name>`: what is kept of a token; the token itself never is."""
+
+    name: Name
+    hash: Sha256
+    """SHA-256 of the whole token."""
+    created_at: datetime
+    role: Literal["admin"]
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks, once the token was found good."""
+
+    token: str
+    role: str
+
+    @property
+    def actor(self) -> str:
+        return f"token/{self.token}"
+
+
+# requests, in the form that HTTP gives them
+
+
+class StopRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/vms/{vm}/stop`."""
+
+    mode: StopMode = "graceful"
+    grace_s: GraceSeconds = 60
+
+
+class RebootRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/vms/{vm}/reboot`."""
+
+    mode: StopMode = "graceful"
+
+
+class DeleteRequest(Struct, frozen=True, kw_only=True):
+    """Query of `DELETE /v1/vms/{vm}`."""
+
+    mode: StopMode = "forced"
+    grace_s: GraceSeconds = 60
+
+
+class HostChange(Struct, frozen=True, kw_only=True):
+    """Body of `PATCH /v1/hosts/{host}`: what is left out stays; `labels` replaces all labels."""
+
+    maintenance: bool | None = None
+    labels: Annotated[Labels, Meta(max_length=64)] | None = None
+
+
+class Nothing(Struct, frozen=True):
+    """A body or query with nothing in it."""
+
+
+class OperationQuery(Struct, frozen=True, kw_only=True):
+    """Query of `/v1/operations/{operation}`."""
+
+    wait: Annotated[str, Meta(max_length=20)] | None = None
+    """Wait so long for its end: `30s`, `500ms`, `2m`."""
+
+
+class EventQuery(Struct, frozen=True, kw_only=True):
+    """Query of `/v1/events`: which events, of all that there are. As a stream, `after` is the
+    sequence to go on after; as a list, the cursor of the page before."""
+
+    operation: OperationId | None = None
+    vm: Name | None = None
+    """Id or name."""
+    host: HostName | None = None
+    site: SiteName | None = None
+    type: Annotated[tuple[EventType, ...], Meta(max_length=20)] = ()
+    after: Cursor | None = None
+    since: datetime | None = None
+    """Lists only."""
+    limit: PageSize | None = None
+    """Lists only."""
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """A valid mutating request before it has an id: what is asked, told from every other request.
+
+    `fingerprint` is the same for two requests exactly when they ask for the same.
+    """
+
+    fingerprint: Sha256
+    caller: Caller
+    key: str | None = None
+    """The client's Idempotency-Key."""
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """What a wish leads to: the command, the event that says so, and the answer to the client."""
+
+    command: Envelope[Any]
+    event: Envelope[OperationAccepted]
+    answer: Operation
+
+
+# idempotency
+
+IdempotencyState = Literal["in_flight", "interrupted", "done"]
+
+NEXT_STATES: dict[IdempotencyState, frozenset[IdempotencyState]] = {
+    "in_flight": frozenset({"in_flight", "interrupted", "done"}),
+    "interrupted": frozenset({"in_flight"}),
+    "done": frozenset(),
+}
+"""in_flight → in_flight is the takeover."""
+
+
+class IdempotencyRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """IDEMPOTENCY key SHA-256 of token and key: one request's life, for a day."""
+
+    fingerprint: Sha256
+    command: MessageId
+    target: str
+    """Id of the VM or name of the host, resolved when the key was claimed first."""
+    state: IdempotencyState
+    since: datetime
+    """When the request that works on it claimed it."""
+    answer: msgspec.Raw | None = None
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """Go on, under this command id. `revision` is the record's that is replaced, 0 for none.
+
+    `target` is set where an earlier try had resolved it.
+    """
+
+    command: str
+    revision: int
+    target: str | None = None
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """The same was asked before and answered: answer the same."""
+
+    operation: str
+    answer: bytes
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Don't: the problem says why, and `retry_after_s` when it may be otherwise."""
+
+    problem: Problem
+    retry_after_s: int | None = None
+
+
+class EventFilter(Struct, frozen=True, kw_only=True):
+    """Which events a stream sends; all of what is given must hold, one of `types`."""
+
+    operation: OperationId | None = None
+    vm: VmId | None = None
+    host: HostName | None = None
+    site: SiteName | None = None
+    types: tuple[EventType, ...] = ()
+
+
+class Identity(Struct, frozen=True):
+    """As much of a VM as is needed to know which it is."""
+
+    id: VmId
+
+
+IdempotencyDecision = Claim | Replay | Refusal

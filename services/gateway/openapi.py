@@ -1,0 +1,303 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the schemas. Pure.
+
+msgspec writes JSON Schema 2020-12, which is what OpenAPI 3.1 takes, so types are said once, in
+`schemas` and `model`; examples are the samples of `schemas.samples`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from schemas import samples
+from schemas.problems import Problem
+from schemas.resources import Host, Operation, Vm, VmSpec
+from schemas.telemetry import HostReading, VmReading
+from services.gateway.answers import JSON, PROBLEM_JSON, of_status
+from services.gateway.model import (
+    HostChange,
+    Nothing,
+    RebootRequest,
+    StopRequest,
+)
+from services.gateway.routes import ROUTES, Route
+from services.gateway.validation import QUERY_NAMES
+
+VERSION = "1"
+_REF = "#/components/schemas/{name}"
+_EVENT = samples.enveloped(samples.MESSAGES[14])
+
+_RESOURCE_EXAMPLES: dict[type[Any], Any] = {
+    Vm: samples.VM_SAMPLE,
+    Host: samples.HOST_RESOURCE,
+    Operation: samples.OPERATION_SAMPLE,
+    VmReading: samples.VM_READING,
+    HostReading: samples.HOST_READING,
+    dict: _EVENT,
+}
+_BODY_EXAMPLES: dict[type[Any], Any] = {
+    VmSpec: samples.SPEC,
+    StopRequest: StopRequest(mode="graceful", grace_s=30),
+    RebootRequest: RebootRequest(),
+    HostChange: {"maintenance": True},
+}
+_PATH_PARAMETERS = {
+    "vm": ("Id or name of the VM", "web-1"),
+    "host": ("Name of the host", samples.HOST),
+    "operation": ("Id of the operation", samples.OPERATION),
+}
+_QUERY_EXAMPLES: dict[str, Any] = {
+    "limit": 50,
+    "label": ["tier=web"],
+    "host": samples.HOST,
+    "vm": "web-1",
+    "operation": samples.OPERATION,
+    "wait": "30s",
+    "type": ["vm.started"],
+}
+_PROBLEMS: dict[int, str] = {
+    400: "The request is not valid; `errors` names every bad field",
+    401: "The token is missing or not known",
+    404: "There is no such thing",
+    409: "A request with this Idempotency-Key is being worked on",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "The Idempotency-Key was used for another request",
+    429: "Too many requests wait, or too many streams are open; `Retry-After` says when to come again",
+    503: "A part of the system is away; `Retry-After` says when to come again",
+}
+
+
+def document_bytes() -> bytes:
+    return msgspec.json.encode(document(), order="deterministic")
+
+
+def document() -> dict[str, Any]:
+    """The whole document as plain data."""
+    paths: dict[str, Any] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    paths.update(_plain_paths())
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Vireo",
+            "version": VERSION,
+            "description": "Virtual machines on many hosts. Slow work answers 202 with an operation.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "tags": [{"name": tag} for tag in ("vms", "hosts", "operations", "events", "health")],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "vireo_ and 43 characters",
+                }
+            },
+            "responses": {str(status): _problem(status) for status in _PROBLEMS},
+        },
+    }
+
+
+def _operation(route: Route[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "tags": [route.tag],
+        "parameters": [*_path_parameters(route), *_query_parameters(route), *_headers(route)],
+        "responses": {
+            str(route.status): _success(route),
+            **{str(s): {"$ref": f"#/components/responses/{s}"} for s in _statuses(route)},
+        },
+    }
+    if route.description:
+        found["description"] = route.description
+    if route.body is not Nothing:
+        found["requestBody"] = {
+            "required": route.body is VmSpec,
+            "content": _content(_ref(route.body), _BODY_EXAMPLES[route.body]),
+        }
+    return found
+
+
+def _path_parameters(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
+    for name in route.parameters:
+        text, example = _PATH_PARAMETERS[name]
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": text,
+            "schema": {"type": "string"},
+            "example": example,
+        }
+
+
+def _query_parameters(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
+    hints = get_type_hints(route.query, include_extras=True)
+    for field in msgspec.structs.fields(route.query):
+        name = QUERY_NAMES.get(field.name, field.name)
+        schema = msgspec.json.schema(hints[field.name])
+        if name != field.name:  # a table, given as key=value, once per entry
+            schema = {"type": "array", "items": {"type": "string"}}
+        parameter = {"name": name, "in": "query", "required": field.required, "schema": schema}
+        if name in _QUERY_EXAMPLES:
+            parameter["example"] = _QUERY_EXAMPLES[name]
+        yield parameter
+
+
+def _headers(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
+    if route.writes:
+        yield {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "The same key and request get the same answer, and one command, for a day",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "example": "create-web-1",
+        }
+    if route.tag == "events":
+        yield {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "Go on after this event",
+            "schema": {"type": "string", "pattern": r"^\d+$"},
+            "example": "4711",
+        }
+
+
+def _statuses(route: Route[Any, Any]) -> Iterable[int]:
+    yield from (400, 401)
+    if route.parameters or route.tag == "events":
+        yield 404
+    if route.writes:
+        yield from (409, 413, 415, 422)
+    if route.name in ("get_operation", "list_events"):
+        yield 429
+    yield 503
+
+
+def _success(route: Route[Any, Any]) -> dict[str, Any]:
+    if route.writes:
+        return _accepted()
+    one = {"type": "object"} if route.answer is dict else _ref(route.answer)
+    example = _RESOURCE_EXAMPLES[route.answer]
+    if not route.page:
+        return {"description": route.summary, "content": _content(one, example)}
+    content = _content(_page(one), {"items": [_listed(example)], "next": "eyJhIjoxfQ"})
+    if route.tag == "events":
+        content["text/event-stream"] = _event_stream()
+    return {
+        "description": "One page; `next` is the `after` of the page that follows",
+        "content": content,
+    }
+
+
+def _accepted() -> dict[str, Any]:
+    taken = msgspec.structs.replace(
+        samples.OPERATION_SAMPLE,
+        phase="accepted",
+        progress=0.0,
+        detail="",
+        host=None,
+        trail=(),
+        placement=None,
+    )
+    return {
+        "description": "Taken; `Location` is the operation to follow",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "example": f"/v1/operations/{taken.id}"},
+            "Idempotency-Replayed": {
+                "description": "`true` if this is the answer of an earlier request",
+                "schema": {"type": "string"},
+            },
+        },
+        "content": _content(_ref(Operation), taken),
+    }
+
+
+def _page(one: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "items": {"type": "array", "items": one},
+            "next": {"type": ["string", "null"], "description": "Absent on the last page"},
+        },
+    }
+
+
+def _listed(example: Struct) -> Struct:
+    """Lists leave an operation's trail out."""
+    return msgspec.structs.replace(example, trail=()) if isinstance(example, Operation) else example
+
+
+def _event_stream() -> dict[str, Any]:
+    data = msgspec.json.encode(_EVENT).decode()
+    name = _EVENT.type.removeprefix("vireo.").rpartition(".")[0]
+    return {
+        "schema": {"type": "string"},
+        "example": f"id: 4711\nevent: {name}\ndata: {data}\n\n",
+    }
+
+
+def _problem(status: int) -> dict[str, Any]:
+    example = samples.INVALID if status == 400 else of_status(status)
+    return {
+        "description": _PROBLEMS[status],
+        "content": {PROBLEM_JSON: {"schema": _ref(Problem), "example": _plain(example)}},
+    }
+
+
+def _plain_paths() -> dict[str, Any]:
+    def health(name: str, summary: str, *, away: bool) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {"status": {"const": name}}}
+        found: dict[str, Any] = {
+            "operationId": name,
+            "summary": summary,
+            "tags": ["health"],
+            "security": [],
+            "responses": {
+                "200": {"description": summary, "content": _content(schema, {"status": name})}
+            },
+        }
+        if away:
+            found["responses"]["503"] = {"$ref": "#/components/responses/503"}
+        return {"get": found}
+
+    return {
+        "/health/live": health("live", "The process answers", away=False),
+        "/health/ready": health("ready", "Requests can be served", away=True),
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    types = {route.answer for route in ROUTES if route.answer is not dict}
+    types |= {route.body for route in ROUTES if route.body is not Nothing} | {Problem}
+    ordered = sorted(types, key=lambda one: one.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
+    return {name: _described(schema) for name, schema in components.items()}
+
+
+def _described(schema: dict[str, Any]) -> dict[str, Any]:
+    text = schema.get("description")
+    return {**schema, "description": inspect.cleandoc(text)} if text else schema
+
+
+def _ref(of: type[Any]) -> dict[str, Any]:
+    return {"$ref": _REF.format(name=of.__name__)}
+
+
+def _content(schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    return {JSON: {"schema": schema, "example": _plain(example)}}
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))

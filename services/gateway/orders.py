@@ -1,0 +1,103 @@
+"""The way of every request that changes something: claimed, published, told, answered with 202.
+
+What belongs here: the order of these steps and what happens when one fails. Which command a request
+becomes is said in `handlers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from chassis import tracing
+from chassis.bus import Ack, BusError, Outgoing, Unavailable
+from schemas import subjects
+from schemas.commands import Command
+from schemas.events import OperationAccepted
+from schemas.wire import encode
+from services.gateway import decide, idempotency
+from services.gateway.answers import Answer, refuse
+from services.gateway.asked import Asked, B, Q
+from services.gateway.desk import Desk
+from services.gateway.idempotency import Claimed, Target
+from services.gateway.model import Accepted, Replay, Wish
+
+log = structlog.get_logger()
+
+Making = Callable[[str], Command]
+"""From the id of the VM (the name of the host) to the command about it."""
+
+EVENT_ATTEMPTS = 3
+"""How often the event of a published command is tried: the command cannot be taken back."""
+
+
+async def obey(desk: Desk, asked: Asked[Q, B], target: Target, make: Making) -> Answer:
+    """Turn a request into a command. Raises Refused; then nothing is half done that a repetition
+    with the same key would not complete."""
+    desk.require_bus()
+    wish = Wish(fingerprint=asked.fingerprint, caller=asked.caller, key=asked.key)
+    claimed = await _claim(desk, wish, target)
+    if isinstance(claimed, Replay):
+        return accepted(claimed.operation, claimed.answer, replayed=True)
+    what = decide.accept(
+        make(claimed.target),
+        command=claimed.command,
+        site=desk.rig.site,
+        caller=asked.caller,
+        traceparent=tracing.traceparent(),
+    )
+    await _issue(desk, claimed, what)
+    body = encode(what.answer)
+    await idempotency.keep(desk, claimed, body)
+    log.info("operation_accepted", operation=claimed.command, command=what.answer.command)
+    return accepted(claimed.command, body, replayed=False)
+
+
+async def _claim(desk: Desk, wish: Wish, target: Target) -> Claimed | Replay:
+    try:
+        return await idempotency.claim(desk, wish, target)
+    except BusError as error:
+        raise desk.away("The bus does not answer; no command was given.") from error
+
+
+async def _issue(desk: Desk, claimed: Claimed, what: Accepted) -> None:
+    """Publish the command, then the event that tells of it."""
+    try:
+        await desk.rig.bus.publish(command_message(what, site=desk.rig.site))
+        await _tell(desk, event_message(what, site=desk.rig.site))
+    except BusError as error:
+        log.warning("command_unconfirmed", operation=claimed.command, error=type(error).__name__)
+        await idempotency.release(desk, claimed)
+        problem = decide.unanswered(claimed.command, keyed=claimed.key is not None)
+        raise refuse(problem, retry_after_s=desk.settings.retry_after_s) from error
+
+
+async def _tell(desk: Desk, message: Outgoing) -> Ack:
+    for _ in range(EVENT_ATTEMPTS - 1):
+        try:
+            return await desk.rig.bus.publish(message)
+        except Unavailable:
+            log.warning("event_unconfirmed", subject=message.subject)
+    return await desk.rig.bus.publish(message)
+
+
+def command_message(what: Accepted, *, site: str) -> Outgoing:
+    return Outgoing(
+        subject=subjects.command(type(what.command.data), site=site),
+        data=encode(what.command),
+        message_id=what.command.id,
+    )
+
+
+def event_message(what: Accepted, *, site: str) -> Outgoing:
+    subject = subjects.event(OperationAccepted, site=site, source=decide.SENDER, id=what.command.id)
+    return Outgoing(subject=subject, data=encode(what.event), message_id=what.event.id)
+
+
+def accepted(operation: str, body: bytes, *, replayed: bool) -> Answer:
+    """202: the operation, and where to look how it goes."""
+    headers = [("location", f"/v1/operations/{operation}")]
+    if replayed:
+        headers.append(("idempotency-replayed", "true"))
+    return Answer(status=202, body=body, headers=tuple(headers))

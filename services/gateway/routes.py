@@ -1,0 +1,232 @@
+"""The table of routes: method, path, handler, what goes in and out. Litestar and OpenAPI both read it.
+
+What belongs here: what there is. How it is answered stands in `handlers` and `stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic, Literal
+
+from litestar.types import ASGIApp
+from msgspec import Struct
+
+from schemas.problems import FieldError
+from schemas.queries import ListHosts, ListOperations, ListVms
+from schemas.resources import Host, Operation, Vm, VmSpec
+from schemas.telemetry import HostReading, VmReading
+from services.gateway import decide, handlers, stream
+from services.gateway.answers import Answer
+from services.gateway.asked import Asked, B, Q
+from services.gateway.desk import Desk
+from services.gateway.model import (
+    DeleteRequest,
+    EventQuery,
+    HostChange,
+    Nothing,
+    OperationQuery,
+    RebootRequest,
+    StopRequest,
+)
+
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+
+
+class Route(Struct, Generic[Q, B], frozen=True, kw_only=True):
+    """One route behind the token. `answer` is the resource it gives, or the one its page holds."""
+
+    method: Method
+    path: str
+    name: str
+    summary: str
+    handler: Callable[[Desk, Asked[Q, B]], Awaitable[Answer | ASGIApp]]
+    answer: type[Any]
+    query: type[Q]
+    body: type[B]
+    check: Callable[[B], Iterable[FieldError]] | None = None
+    page: bool = False
+    description: str = ""
+
+    @property
+    def tag(self) -> str:
+        return self.path.split("/")[2]
+
+    @property
+    def writes(self) -> bool:
+        return self.method != "GET"
+
+    @property
+    def status(self) -> int:
+        return 202 if self.writes else 200
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names in the path."""
+        parts = self.path.split("/")
+        return tuple(part.strip("{}") for part in parts if part.startswith("{"))
+
+
+def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Route[Nothing, Any]:
+    return Route(
+        method="POST",
+        path=f"/v1/vms/{{vm}}/{verb}",
+        name=f"{verb}_vm",
+        summary=summary,
+        handler=handler,
+        answer=Operation,
+        query=Nothing,
+        body=body,
+    )
+
+
+VMS: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="POST",
+        path="/v1/vms",
+        name="create_vm",
+        summary="Create a VM",
+        description="Answers as soon as the wish is safe; follow the operation to see it done.",
+        handler=handlers.create_vm,
+        answer=Operation,
+        query=Nothing,
+        body=VmSpec,
+        check=decide.spec_errors,
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms",
+        name="list_vms",
+        summary="List VMs, newest first",
+        handler=handlers.list_vms,
+        answer=Vm,
+        query=ListVms,
+        body=Nothing,
+        page=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{vm}",
+        name="get_vm",
+        summary="Show a VM",
+        handler=handlers.get_vm,
+        answer=Vm,
+        query=Nothing,
+        body=Nothing,
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{vm}/telemetry",
+        name="get_vm_telemetry",
+        summary="Show the newest measurements of a VM",
+        handler=handlers.get_vm_reading,
+        answer=VmReading,
+        query=Nothing,
+        body=Nothing,
+    ),
+    _act("start", "Start a VM", handlers.start_vm),
+    _act("stop", "Shut a VM down, or cut its power", handlers.stop_vm, StopRequest),
+    _act("reboot", "Reboot a VM once", handlers.reboot_vm, RebootRequest),
+    _act("pause", "Pause a VM", handlers.pause_vm),
+    _act("resume", "Resume a paused VM", handlers.resume_vm),
+    Route(
+        method="DELETE",
+        path="/v1/vms/{vm}",
+        name="delete_vm",
+        summary="Stop a VM and remove it with its disks",
+        handler=handlers.delete_vm,
+        answer=Operation,
+        query=DeleteRequest,
+        body=Nothing,
+    ),
+)
+
+HOSTS: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="GET",
+        path="/v1/hosts",
+        name="list_hosts",
+        summary="List hosts by name",
+        handler=handlers.list_hosts,
+        answer=Host,
+        query=ListHosts,
+        body=Nothing,
+        page=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/hosts/{host}",
+        name="get_host",
+        summary="Show a host",
+        handler=handlers.get_host,
+        answer=Host,
+        query=Nothing,
+        body=Nothing,
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/hosts/{host}",
+        name="configure_host",
+        summary="Set a host's maintenance or labels",
+        description="What is left out stays as it is; `labels` replaces all labels set before.",
+        handler=handlers.configure_host,
+        answer=Operation,
+        query=Nothing,
+        body=HostChange,
+        check=decide.change_errors,
+    ),
+    Route(
+        method="GET",
+        path="/v1/hosts/{host}/telemetry",
+        name="get_host_telemetry",
+        summary="Show the newest measurements of a host",
+        handler=handlers.get_host_reading,
+        answer=HostReading,
+        query=Nothing,
+        body=Nothing,
+    ),
+)
+
+OPERATIONS: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="GET",
+        path="/v1/operations",
+        name="list_operations",
+        summary="List operations, newest first",
+        handler=handlers.list_operations,
+        answer=Operation,
+        query=ListOperations,
+        body=Nothing,
+        page=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/operations/{operation}",
+        name="get_operation",
+        summary="Show an operation with its trail, or wait for its end",
+        description="With `wait`, answers when the operation has ended or the time is over.",
+        handler=handlers.get_operation,
+        answer=Operation,
+        query=OperationQuery,
+        body=Nothing,
+    ),
+)
+
+EVENTS: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="GET",
+        path="/v1/events",
+        name="list_events",
+        summary="Follow what happens, as server-sent events, or list it",
+        description=(
+            "A stream by default: `id` is the sequence to resume after (`Last-Event-ID`), `event` the "
+            "event's name, `data` the CloudEvent. With `Accept: application/json`, a page of the past."
+        ),
+        handler=stream.events,
+        answer=dict,
+        query=EventQuery,
+        body=Nothing,
+        page=True,
+    ),
+)
+
+ROUTES: tuple[Route[Any, Any], ...] = (*VMS, *HOSTS, *OPERATIONS, *EVENTS)

@@ -1,0 +1,154 @@
+"""Server-sent events: one follower of EVENTS per open stream, resumed by `Last-Event-ID`.
+
+What belongs here: the life of a stream. Which events it sends and how they look is `filtering`'s. A slow
+client holds up its own follower only, and is cut off by the edge when it takes too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import structlog
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from chassis.bus import BusError, CaughtUp, Incoming, Start
+from schemas import subjects
+from schemas.problems import FieldError, invalid_request
+from services.gateway import filtering
+from services.gateway.answers import Answer, refuse
+from services.gateway.asked import Asked
+from services.gateway.desk import Desk
+from services.gateway.handlers import list_events, vm_id
+from services.gateway.model import EventFilter, EventQuery, Nothing
+
+log = structlog.get_logger()
+
+QUEUE = 64
+"""Events read ahead for a client that is slower than they come."""
+
+_SEQUENCE = re.compile(r"\d{1,18}", re.ASCII)
+_HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer | ASGIApp:
+    """The stream, or a page for those who accept JSON alone."""
+    accept = asked.headers.get("accept", "")
+    if "application/json" in accept and "text/event-stream" not in accept:
+        return await list_events(desk, asked)
+    query = asked.query
+    after = _after(asked)
+    desk.require_bus()
+    wanted = EventFilter(
+        operation=query.operation,
+        vm=await vm_id(desk, query.vm) if query.vm else None,
+        host=query.host,
+        site=query.site,
+        types=query.type,
+    )
+    try:
+        newest = await desk.rig.bus.last_sequence(subjects.EVENTS)
+    except BusError as error:
+        raise desk.away("The bus does not answer.") from error
+    return _stream(desk, wanted, filtering.start_after(after, newest), asked.extend)
+
+
+def _after(asked: Asked[EventQuery, Nothing]) -> int | None:
+    """The sequence to go on after. Raises Refused."""
+    only_lists = {"limit": asked.query.limit, "since": asked.query.since}
+    errors = [
+        FieldError(
+            field=f"query/{name}", detail="only lists know it: ask with Accept: application/json"
+        )
+        for name, value in only_lists.items()
+        if value is not None
+    ]
+    header = asked.headers.get("last-event-id") or None
+    field, text = ("query/after", asked.query.after)
+    if header is not None:
+        field, text = ("header/Last-Event-ID", header)
+    if text is not None and not _SEQUENCE.fullmatch(text):
+        errors.append(FieldError(field=field, detail="expected the id of an event: a number"))
+    if errors:
+        raise refuse(invalid_request(*errors))
+    return None if text is None else int(text)
+
+
+def _stream(
+    desk: Desk, wanted: EventFilter, start: Start, extend: Callable[[float | None], None]
+) -> ASGIApp:
+    async def send_events(_scope: Scope, receive: Receive, send: Send) -> None:
+        crowded = desk.crowded("Too many event streams are open.")
+        follow = desk.rig.bus.follow(subjects.EVENTS, filtering.patterns(wanted), start=start)
+        with desk.streams.one(crowded):
+            async with follow as messages:
+                extend(None)
+                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                await _run(desk, wanted, messages, receive, send)
+
+    return send_events
+
+
+async def _run(
+    desk: Desk,
+    wanted: EventFilter,
+    messages: AsyncIterator[Incoming | CaughtUp],
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Send until the client is gone, the gateway stops or the bus gives up; then end it all."""
+    queue: asyncio.Queue[bytes] = asyncio.Queue(QUEUE)
+    reading = asyncio.create_task(_read(messages, wanted, queue))
+    sending = asyncio.create_task(_send(queue, send, desk.settings.keepalive_s))
+    gone = asyncio.create_task(_disconnected(receive))
+    stopping = asyncio.create_task(desk.stopping.wait())
+    tasks: tuple[asyncio.Task[Any], ...] = (reading, sending, gone, stopping)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if gone not in done and sending not in done:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    for task in done:
+        task.result()
+
+
+async def _read(
+    messages: AsyncIterator[Incoming | CaughtUp], wanted: EventFilter, queue: asyncio.Queue[bytes]
+) -> None:
+    try:
+        async for message in messages:
+            if isinstance(message, Incoming):
+                found = filtering.frame(message, wanted)
+                if found is not None:
+                    await queue.put(found)
+    except BusError as error:
+        log.warning("event_stream_ended", error=type(error).__name__)
+
+
+async def _send(queue: asyncio.Queue[bytes], send: Send, keepalive_s: float) -> None:
+    await _chunk(send, filtering.HELLO)
+    while True:
+        try:
+            async with asyncio.timeout(keepalive_s):
+                found = await queue.get()
+        except TimeoutError:
+            found = filtering.KEEPALIVE
+        await _chunk(send, found)
+
+
+async def _chunk(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
