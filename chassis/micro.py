@@ -1,0 +1,251 @@
+"""NATS micro services (ADR-32) over the bus: endpoints served, discovery answered, endpoints asked.
+
+What belongs here: the wire format and bounded dispatch. Requests run as tasks, so that a slow one keeps
+nobody waiting; beyond an endpoint's `concurrency` the answer is 503 at once. What goes wrong inside is
+logged with an id, and only the id is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from chassis.bus import Bus, BusError, Incoming, Unavailable
+from chassis.micro_discovery import (
+    ERROR_CODE_HEADER,
+    ERROR_HEADER,
+    QUEUE,
+    Counts,
+    Identity,
+    discovery_subjects,
+    reply_to,
+)
+from chassis.service import Clock, Endpoint, Ids, Retry
+from chassis.tracing import span, traceparent
+from schemas.problems import FieldError, Problem, invalid_request, unavailable
+from schemas.subjects import service as subject_of
+
+log = structlog.get_logger(__name__)
+
+TRACEPARENT = "traceparent"
+GRACE_S = 10.0
+UNREAD_LIMIT = 10_000
+HEADER_CHARACTERS = 300
+
+
+class Meters(Protocol):
+    """Where answers are counted."""
+
+    def answered(self, *, endpoint: str, outcome: str, seconds: float) -> None: ...
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What goes back over the wire."""
+
+    body: bytes
+    problem: Problem | None = None
+
+    def headers(self) -> dict[str, str] | None:
+        if self.problem is None:
+            return None
+        text = " ".join(f"{self.problem.title}: {self.problem.detail}".split()).strip(": ")
+        return {
+            ERROR_CODE_HEADER: str(self.problem.status),
+            ERROR_HEADER: text[:HEADER_CHARACTERS],
+        }
+
+
+async def serve(
+    bus: Bus,
+    identity: Identity,
+    endpoints: Sequence[Endpoint],
+    *,
+    meters: Meters,
+    clock: Clock,
+    ids: Ids,
+    on_serving: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer until cancelled; then take no more requests and finish those in hand (`GRACE_S`)."""
+    desks = [
+        Desk(bus, identity.name, endpoint, meters=meters, clock=clock, ids=ids)
+        for endpoint in endpoints
+    ]
+    counts = [desk.counts for desk in desks]
+    try:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            for subject in discovery_subjects(identity):
+                heard = await stack.enter_async_context(bus.listen(subject))
+                tasks.create_task(_introduce(bus, identity, heard, counts))
+            for desk in desks:
+                requests = await stack.enter_async_context(
+                    bus.listen(desk.counts.subject, queue=QUEUE, limit=UNREAD_LIMIT)
+                )
+                tasks.create_task(desk.answer_all(requests), name=desk.counts.subject)
+            on_serving()
+    finally:
+        await asyncio.gather(*(desk.finish() for desk in desks))
+
+
+async def _introduce(bus: Bus, identity: Identity, heard: Any, counts: Sequence[Counts]) -> None:
+    async for message in heard:
+        if message.reply:
+            await _send(bus, message.reply, reply_to(message.subject, identity, counts))
+
+
+async def ask(
+    bus: Bus,
+    service: str,
+    endpoint: str,
+    request: Struct | bytes,
+    *,
+    timeout_s: float,
+) -> bytes | Problem:
+    """Ask an endpoint. The body as it came, or the problem that it answered.
+
+    Raises NoResponders if nobody serves it, Unavailable if no answer comes in time.
+    """
+    body = request if isinstance(request, bytes) else msgspec.json.encode(request)
+    subject = subject_of(service, endpoint)
+    with span(f"{service}.{endpoint}", kind="client"):
+        context = traceparent()
+        headers = {TRACEPARENT: context} if context else None
+        answer = await bus.request(subject, body, headers=headers, timeout_s=timeout_s)
+    if ERROR_CODE_HEADER in answer.headers:
+        return _problem(answer)
+    return answer.data
+
+
+def _problem(answer: Incoming) -> Problem:
+    """The body of a micro error, or what its headers say if a stranger answered."""
+    try:
+        return msgspec.json.decode(answer.data, type=Problem)
+    except msgspec.MsgspecError:
+        code = answer.headers[ERROR_CODE_HEADER]
+        return Problem(
+            type="about:blank",
+            title=answer.headers.get(ERROR_HEADER, "error"),
+            status=int(code) if code.isdigit() else 500,
+        )
+
+
+class Desk:
+    """One endpoint: its decoder, its slots, its counts."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        service: str,
+        endpoint: Endpoint,
+        *,
+        meters: Meters,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self.counts = Counts(
+            name=endpoint.name,
+            subject=subject_of(service, endpoint.name),
+            description=endpoint.description,
+        )
+        self._bus = bus
+        self._endpoint = endpoint
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(endpoint.request)
+        self._meters = meters
+        self._clock = clock
+        self._ids = ids
+        self._working: set[asyncio.Task[None]] = set()
+
+    async def answer_all(self, requests: Any) -> None:
+        async for request in requests:
+            if len(self._working) >= self._endpoint.concurrency:
+                busy = unavailable(f"{self.counts.subject} is busy; ask again soon")
+                await self._reply(request, _as_answer(busy), 0.0)
+                continue
+            task = asyncio.create_task(self._answer(request), name=self.counts.subject)
+            self._working.add(task)
+            task.add_done_callback(self._working.discard)
+
+    async def finish(self) -> None:
+        if not self._working:
+            return
+        _, late = await asyncio.wait(set(self._working), timeout=GRACE_S)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    async def _answer(self, request: Incoming) -> None:
+        began = self._clock.monotonic()
+        with span(self.counts.subject, kind="server", traceparent=request.headers.get(TRACEPARENT)):
+            answer = await self._work(request)
+        await self._reply(request, answer, self._clock.monotonic() - began)
+
+    async def _work(self, request: Incoming) -> Answer:
+        """The handler's answer, or the problem that stands for what went wrong."""
+        try:
+            asked = self._decoder.decode(request.data or b"{}")
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return _as_answer(_unreadable(error))
+        try:
+            return _as_answer(await self._endpoint.handler(asked))
+        except (Retry, Unavailable) as error:
+            log.info("request_not_answerable_now", subject=request.subject, reason=str(error))
+            return _as_answer(unavailable("Something that is needed here does not answer now."))
+        except Exception:
+            error_id = self._ids.new()
+            log.exception("request_failed", subject=request.subject, error_id=error_id)
+            return _as_answer(_internal(error_id))
+
+    async def _reply(self, request: Incoming, answer: Answer, seconds: float) -> None:
+        self.counts.add(answer.problem, seconds)
+        outcome = "answered" if answer.problem is None else str(answer.problem.status)
+        self._meters.answered(endpoint=self._endpoint.name, outcome=outcome, seconds=seconds)
+        if request.reply:
+            await _send(self._bus, request.reply, answer.body, answer.headers())
+
+
+def _as_answer(said: Struct | bytes | Problem) -> Answer:
+    if isinstance(said, Problem):
+        return Answer(body=msgspec.json.encode(said), problem=said)
+    return Answer(body=said if isinstance(said, bytes) else msgspec.json.encode(said))
+
+
+def _unreadable(error: Exception) -> Problem:
+    """Where in the request it is wrong, as a JSON pointer: msgspec says `… - at `$.a.b``."""
+    text, _, path = str(error).partition(" - at ")
+    pointer = path.strip("`").removeprefix("$").replace("[", ".").replace("]", "")
+    return invalid_request(FieldError(field=pointer.replace(".", "/"), detail=text))
+
+
+def _internal(error_id: str) -> Problem:
+    return Problem(
+        type="urn:vireo:problem:internal",
+        title="internal error",
+        status=500,
+        detail=f"Look for {error_id} in the service's log.",
+        instance=f"urn:uuid:{error_id}",
+    )
+
+
+async def _send(
+    bus: Bus, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+) -> None:
+    """Answer. An answer that is too big for the bus becomes a problem that says so."""
+    try:
+        await bus.send(subject, data, headers=headers)
+    except BusError as error:
+        log.warning("answer_not_sent", reason=str(error))
+        too_big = _as_answer(
+            Problem(
+                type="urn:vireo:problem:internal",
+                title="The answer is too big",
+                status=500,
+                detail="Ask for less at a time.",
+            )
+        )
+        await bus.send(subject, too_big.body, headers=too_big.headers())
