@@ -6,8 +6,14 @@ from typing import Annotated
 
 import typer
 
-from vireo.cli import completion, context, event, host, operation, vm
+from vireo.cli import completion, context, event, host, operation, up, vm
 from vireo.cli.options import examples
+
+_UP = examples(
+    "vireo up",
+    "vireo up --host h1=qemu:///system --image-dir /var/lib/vireo/images",
+    "vireo up --host local=test:///default --set hostagent.tick_s=2",
+)
 
 app = typer.Typer(
     name="vireo",
@@ -18,11 +24,15 @@ app = typer.Typer(
     # A traceback must never show the values of variables: a token may be among them.
     pretty_exceptions_enable=False,
 )
+app.command("up", epilog=_UP)(up.up)
 app.add_typer(vm.app, name="vm")
 app.add_typer(host.app, name="host")
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(context.app, name="context")
+app.command(
+    "nats-context", epilog=examples("vireo nats-context", "nats --context vireo stream ls")
+)(up.nats_context)
 
 
 @app.callback(
