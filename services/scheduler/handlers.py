@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,13 +11,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chassis import tracing
-from chassis.bus import Conflict, Incoming, Unavailable
-from chassis.service import Consumer, Reject, Retry, Rig, Service
+from chassis.bus import Conflict, Incoming
+from chassis.dispatch import Handler, by_type
+from chassis.service import Consumer, Retry, Rig, Service
 from schemas import subjects
 from schemas.commands import ConfigureHost
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
-from schemas.wire import Undecodable, unwrap
 from services.scheduler.decide import DECISIONS, decide, overtaken
 from services.scheduler.fleet import Fleet
 from services.scheduler.hearing import Hearing
@@ -38,8 +37,6 @@ from services.scheduler.settings import SchedulerSettings
 
 log = structlog.get_logger()
 
-Handler = Callable[[Envelope[Any], Incoming], Awaitable[None]]
-
 
 class Commands:
     """The handler of commands."""
@@ -56,6 +53,7 @@ class Commands:
     async def on_command(self, command: Envelope[Any], message: Incoming) -> None:
         """Decide and record; when somebody else wrote first, look again and decide again."""
         await self._hearing.wait_until_warm()
+        command = replace(command, traceparent=tracing.traceparent() or command.traceparent)
         again = message.delivered > 1
         if again:
             await self._ledger.refresh(_key_of(command.data))
@@ -136,30 +134,6 @@ def _log(command: Envelope[Any], decision: Decision | None) -> None:
     log.info("command_decided", outcome=outcome, **fields)
 
 
-# from bytes to handlers
-
-
-def dispatch(table: Mapping[type[Any], Handler], *, retry_s: float) -> Callable[..., Any]:
-    """A consumer's handler that opens the envelope and calls the table's entry for its type."""
-
-    async def handle(message: Incoming) -> None:
-        try:
-            envelope = unwrap(message.data)
-        except Undecodable as error:
-            raise Reject(str(error)) from error
-        handler = table.get(type(envelope.data))
-        if handler is None:
-            raise Reject(f"{envelope.type} is not the scheduler's")
-        with tracing.span(envelope.type, kind="consumer", traceparent=envelope.traceparent):
-            here = tracing.traceparent() or envelope.traceparent
-            try:
-                await handler(replace(envelope, traceparent=here), message)
-            except (Conflict, Unavailable) as error:
-                raise Retry(retry_s, str(error)) from error
-
-    return handle
-
-
 class _Aim(Struct, frozen=True):
     vm: str = ""
     host: str = ""
@@ -173,11 +147,8 @@ _aimed = msgspec.json.Decoder(_Aimed)
 
 
 def key_of_command(message: Incoming) -> str:
-    """What a command is about: its commands are handled in order. Nonsense is its own key."""
-    try:
-        aim = _aimed.decode(message.data).data
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
+    """What a command is about: its commands are handled in order. Raises for what is no command."""
+    aim = _aimed.decode(message.data).data
     return aim.vm or f"host.{aim.host}"
 
 
@@ -217,10 +188,9 @@ def _commands_consumer(settings: SchedulerSettings, site: str, commands: Command
             subjects.every_command("vm", site=site),
             subjects.every_command("host", site=site),
         ),
-        handler=dispatch(dict.fromkeys(DECISIONS, commands.on_command), retry_s=settings.retry_s),
+        handler=by_type(dict.fromkeys(DECISIONS, commands.on_command)),
         key=key_of_command,
         concurrency=settings.concurrency,
-        max_deliver=settings.max_deliver,
     )
 
 
@@ -234,8 +204,7 @@ def _events_consumer(settings: SchedulerSettings, site: str, hosts: Hosts) -> Co
         name=f"scheduler-{site}",
         description=f"Hosts of site {site} that register, VMs that they have deleted",
         subjects=tuple(subjects.every_event(event, site=site) for event in table),
-        handler=dispatch(table, retry_s=settings.retry_s),
+        handler=by_type(table),
         key=key_of_event,
         concurrency=settings.concurrency,
-        max_deliver=settings.max_deliver,
     )

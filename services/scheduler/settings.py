@@ -44,10 +44,9 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
     settle_tick_s: Annotated[
         Seconds, Meta(description="How often a held-back request is decided again")
     ] = 0.2
-    retry_s: Annotated[Seconds, Meta(description="Pause before a failed command comes again")] = 1.0
-    max_deliver: Annotated[
-        Count, Meta(description="Deliveries after which a command or event is a dead letter")
-    ] = 100
+    retry_s: Annotated[
+        Seconds, Meta(description="Pause before trying again what others or the bus prevented")
+    ] = 1.0
     action_deadline_s: Annotated[
         Seconds, Meta(description="Time in which a host must have begun an action, as a reboot")
     ] = 60.0

@@ -1,0 +1,357 @@
+"""The scheduler on a bus: what it writes and says, run twice, killed after each publish, raced."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from chassis.bus import Incoming, Outgoing
+from chassis.kv import entry, put, stream_of, subject_of
+from schemas import subjects
+from schemas.commands import ConfigureHost, DeleteVm, PauseVm, RebootVm, StartVm, StopVm
+from schemas.envelope import Envelope
+from schemas.events import OperationFailed, VmScheduled
+from schemas.ids import derived_id
+from schemas.resources import HostConfig
+from schemas.telemetry import HostSample
+from schemas.wire import encode, unwrap
+from tests.fixtures.cut_bus import CutBus
+from tests.fixtures.scheduler import command, create, facts, id_of
+from tests.fixtures.scheduler_world import World, message_of, until
+
+VM = id_of(1001)
+FLEET = stream_of(subjects.KV_FLEET)
+
+
+async def with_host(world: World, *hosts: str, **changes: Any) -> None:
+    await world.start_warm()
+    for host in hosts:
+        await world.host(host, **changes)
+        await registered(world, host)
+
+
+async def registered(world: World, host: str) -> None:
+    key = subject_of(subjects.KV_FLEET, subjects.host_facts_key(host))
+    for _ in range(5_000):
+        consumer = (FLEET, subjects.fleet_consumer(host)) in world.bus._consumers
+        if await world.bus.last(FLEET, key) is not None and consumer:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"{host} was not registered")
+
+
+async def test_a_create_becomes_an_assignment_and_an_event_with_the_reason(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.settle()
+    (assignment,) = (await world.assignments()).values()
+    (event,) = await world.events()
+    assert (assignment.vm, assignment.host, assignment.operation) == (VM, "h1", id_of(1))
+    assert event.id == derived_id(id_of(1), "vm.scheduled")
+    assert (event.operation, event.cause, event.actor) == (id_of(1), id_of(1), "ann")
+    assert event.data == VmScheduled(
+        vm=VM,
+        host="h1",
+        generation=1,
+        spec=assignment.spec,
+        placement=assignment.placement,
+    )
+
+
+async def test_what_fits_nowhere_fails_at_once_with_the_reason_per_host(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1, memory_mib=99999))
+    await world.settle()
+    (event,) = await world.events()
+    assert isinstance(event.data, OperationFailed)
+    assert event.data.problem.reasons == {
+        "h1": "memory: needs 99999 MiB, 4096 of 4096 MiB are left"
+    }
+    assert await world.assignments() == {}
+
+
+async def test_two_creates_race_for_the_last_place_and_one_is_refused(world: World) -> None:
+    await with_host(world, "h1", memory_mib=512 + 512)
+    await asyncio.gather(world.send(create(1, "a")), world.send(create(2, "b")))
+    await world.settle()
+    assert sorted(await world.said()) == [
+        f"operation.failed operation/{id_of(2)}",
+        f"vm.scheduled vm/{id_of(1001)}",
+    ]
+    assert len(await world.assignments()) == 1
+
+
+async def test_the_loser_of_a_race_for_one_key_decides_again_on_what_the_other_wrote(
+    world: World,
+) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.settle()
+    before = world.assignment(VM)
+    newer = msgspec.structs.replace(before, generation=2, power="paused", operation=id_of(2))
+    key = subjects.vm_key(vm=VM, host="h1")
+    # Written and decided in one breath: the scheduler has not heard of it yet.
+    await world.bus.publish(put(subjects.KV_FLEET, key, encode(newer)))
+    await world.send(command(StopVm(vm=VM), 3))
+    await world.settle()
+    after = world.assignment(VM)
+    assert (after.generation, after.power, after.supersedes) == (3, "stopped", id_of(2))
+
+
+async def test_two_schedulers_never_give_one_vm_to_two_hosts(world: World) -> None:
+    await with_host(world, "h1", "h2")
+    await world.start_warm()
+    for number in range(1, 21):
+        await world.send(create(number, f"vm{number}"))
+    await world.settle()
+    keys = list(await world.assignments())
+    assert len(keys) == 20
+    assert len({key.split(".")[1] for key in keys}) == 20
+
+
+async def test_every_handler_run_twice_says_and_writes_the_same(world: World) -> None:
+    service = await world.build()
+    await with_host(world, "h1")
+    loops = [asyncio.ensure_future(loop()) for loop in service.background]
+    await until(service.ready)
+    (commands, _) = service.consumers
+    wishes: list[Envelope[Any]] = [
+        create(1),
+        command(StopVm(vm=VM), 2),
+        command(StartVm(vm=VM), 3),
+        command(RebootVm(vm=VM), 4),
+        command(ConfigureHost(host="h1", maintenance=True), 5),
+        command(DeleteVm(vm=VM), 6),
+        create(7, memory_mib=99999),
+    ]
+    for sequence, wish in enumerate(wishes, start=1):
+        await commands.handler(received(message_of(wish), sequence))  # type: ignore[arg-type]
+        once = await everything(world)
+        await commands.handler(received(message_of(wish), sequence))  # type: ignore[arg-type]
+        await commands.handler(received(message_of(wish), sequence, delivered=2))  # type: ignore[arg-type]
+        assert await everything(world) == once
+    for loop in loops:
+        loop.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def everything(world: World) -> list[tuple[str, int, bytes]]:
+    streams = (FLEET, subjects.EVENTS, subjects.ACTIONS)
+    return [
+        (message.subject, message.sequence, message.data)
+        for stream in streams
+        for message in await world.stored(stream)
+    ]
+
+
+def received(message: Outgoing, sequence: int, *, delivered: int = 1) -> Incoming:
+    return Incoming(
+        subject=message.subject,
+        data=message.data,
+        stream=subjects.COMMANDS,
+        sequence=sequence,
+        delivered=delivered,
+    )
+
+
+STORY: list[Envelope[Any]] = [
+    create(1),
+    command(StopVm(vm=VM), 2),
+    command(StartVm(vm=VM), 3),
+    command(ConfigureHost(host="h1", labels={"zone": "a"}), 4),
+    create(5, "other", memory_mib=99999),
+    command(PauseVm(vm=VM), 6),
+    command(DeleteVm(vm=VM), 7),
+]
+
+
+async def tell_story(world: World) -> None:
+    for wish in STORY:
+        await world.send(wish)
+
+
+EXPECTED = sorted(
+    [
+        f"vm.scheduled vm/{VM}",
+        *[f"vm.reassigned vm/{VM}"] * 4,
+        *(f"operation.failed operation/{id_of(number)}" for number in (1, 2, 3, 5, 6)),
+        "host.configured host/h1",
+        f"operation.succeeded operation/{id_of(4)}",
+    ]
+)
+
+
+async def test_a_story_without_mishap(world: World) -> None:
+    await with_host(world, "h1")
+    await tell_story(world)
+    await world.settle()
+    assert sorted(await world.said()) == EXPECTED
+
+
+@pytest.mark.parametrize("publishes", range(1, 19))
+async def test_killed_after_any_publish_it_ends_the_same(world: World, publishes: int) -> None:
+    await with_host(world, "h1")
+    await world.kill()
+    bus = CutBus(world.bus, publishes=publishes)
+    await world.start(bus)
+    await tell_story(world)
+    await bus.cut.wait()
+    await world.kill()
+    await world.start_warm()
+    await world.advance(40)
+    await world.settle()
+    assert sorted(await world.said()) == EXPECTED
+    (assignment,) = (await world.assignments()).values()
+    assert (assignment.generation, assignment.power, assignment.ended) == (5, "stopped", True)
+    assert assignment.operation == id_of(7)
+
+
+async def test_an_event_left_untold_is_told_at_the_start_though_its_command_does_not_return(
+    world: World,
+) -> None:
+    await with_host(world, "h1")
+    await world.kill()
+    bus = CutBus(world.bus, publishes=1)
+    await world.start(bus)
+    await world.send(create(1))
+    await bus.cut.wait()
+    await world.kill()
+    await world.bus.purge(subjects.COMMANDS, ">")
+    await world.start_warm()
+    assert await world.said() == [f"vm.scheduled vm/{VM}"]
+
+
+async def test_an_operation_that_its_host_confirmed_is_not_ended_again(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.settle()
+    await world.confirm(VM)
+    await world.send(command(StopVm(vm=VM), 2))
+    await world.settle()
+    assert await world.said() == [f"vm.scheduled vm/{VM}", f"vm.reassigned vm/{VM}"]
+
+
+async def test_a_vm_is_forgotten_when_its_host_has_deleted_it_and_not_before(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.settle()
+    await world.send(command(DeleteVm(vm=VM), 2))
+    await world.settle()
+    assert len(await world.assignments()) == 1
+    await world.confirm(VM)
+    await gone(world)
+    await world.send(create(3))
+    await world.settle()
+    assert (await world.said())[-1] == f"vm.scheduled vm/{id_of(1003)}"
+
+
+async def gone(world: World) -> None:
+    for _ in range(5_000):
+        if not await world.assignments():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the assignment is still there")
+
+
+async def test_a_registration_opens_the_hosts_consumers_and_keeps_its_facts(world: World) -> None:
+    await with_host(world, "h1")
+    stored = await world.bus.last(FLEET, subject_of(subjects.KV_FLEET, "host.facts.h1"))
+    assert stored is not None
+    assert stored.data == encode(facts("h1"))
+    async with world.bus.pull(FLEET, "FLEET_h1", batch=10) as deliveries:
+        first = await anext(aiter(deliveries))
+    assert entry(first.message).key == "host.facts.h1"
+    async with world.bus.pull(subjects.ACTIONS, "ACTIONS_h1", batch=10) as deliveries:
+        await world.send(create(1))
+        await world.settle()
+        await world.send(command(RebootVm(vm=VM, mode="forced"), 2))
+        action = unwrap((await anext(aiter(deliveries))).message.data)
+    assert (action.operation, action.data.vm, action.data.mode) == (id_of(2), VM, "forced")
+
+
+async def test_a_host_that_registers_again_gets_its_whole_set_again(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.settle()
+    old = world.bus._consumers[FLEET, "FLEET_h1"]
+    await world.register(facts("h1", cpus=8))
+    await until(lambda: world.bus._consumers.get((FLEET, "FLEET_h1"), old) is not old)
+    async with world.bus.pull(FLEET, "FLEET_h1", batch=10) as deliveries:
+        keys = {entry((await anext(aiter(deliveries))).message).key for _ in range(2)}
+    assert keys == {f"vm.{VM}.h1", "host.facts.h1"}
+
+
+async def test_a_host_speaks_for_itself_only(world: World) -> None:
+    await with_host(world, "h1")
+    envelope = (await world.events(source="h1"))[0]
+    subject = "vireo.evt.lab.h1.host.h2.registered"
+    forged = msgspec.structs.replace(
+        envelope, id=id_of(77), data=msgspec.structs.replace(envelope.data, facts=facts("h2"))
+    )
+    await world.bus.publish(Outgoing(subject=subject, data=encode(forged)))
+    await dead_letters(world, 1)
+    assert await world.bus.last(FLEET, subject_of(subjects.KV_FLEET, "host.facts.h2")) is None
+
+
+async def test_undecodable_commands_are_dead_letters_and_stop_nothing(world: World) -> None:
+    await with_host(world, "h1")
+    await world.bus.publish(Outgoing(subject="vireo.cmd.lab.vm.create", data=b"\xff{"))
+    await world.bus.publish(Outgoing(subject="vireo.cmd.lab.vm.create", data=b'{"data":{}}'))
+    await world.send(create(1))
+    await world.settle()
+    await dead_letters(world, 2)
+    assert await world.said() == [f"vm.scheduled vm/{VM}"]
+
+
+async def test_nonsense_in_fleet_and_telemetry_is_passed_over(world: World) -> None:
+    await with_host(world, "h1")
+    for key in ("vm.x.h1", "host.facts.h1", "host.config.h1", "else"):
+        await world.bus.publish(put(subjects.KV_FLEET, key, b"\xff"))
+    await world.bus.send("vireo.tel.lab.h1", b"\xff")
+    await world.bus.send("vireo.tel.lab.h1", b'{"host":"h2","sample":{}}')
+    await world.send(create(1))
+    await world.settle()
+    assert await world.said() == [f"vm.scheduled vm/{VM}"]
+
+
+async def dead_letters(world: World, count: int) -> None:
+    for _ in range(5_000):
+        if len(await world.stored(subjects.DEADLETTERS)) == count:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("no dead letter")
+
+
+async def test_telemetry_moves_the_choice(world: World) -> None:
+    await with_host(world, "h1", "h2")
+    await world.sample("h1", HostSample(cpu_busy=1.0))
+    await world.sample("h2", HostSample(cpu_busy=0.0))
+    await asyncio.sleep(0)
+    await world.send(create(1))
+    await world.settle()
+    assert world.assignment(VM).host == "h2"
+
+
+async def test_a_configuration_is_kept_in_fleet(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(command(ConfigureHost(host="h1", maintenance=True), 1))
+    await world.settle()
+    stored = await world.bus.last(FLEET, subject_of(subjects.KV_FLEET, "host.config.h1"))
+    assert stored is not None
+    assert msgspec.json.decode(stored.data, type=HostConfig) == HostConfig(
+        host="h1", generation=1, maintenance=True
+    )
+
+
+async def test_while_the_bus_is_away_nothing_is_lost(world: World) -> None:
+    await with_host(world, "h1")
+    world.bus.connected = False
+    await world.advance(60)
+    world.bus.connected = True
+    await world.send(create(1))
+    await world.advance(20)
+    await world.settle()
+    assert await world.said() == [f"vm.scheduled vm/{VM}"]
