@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from vireo.cli.words import printable
+
 if TYPE_CHECKING:
     from schemas.problems import Problem
     from vireo.errors import VireoError
@@ -53,7 +55,8 @@ def error_text(error: VireoError, *, url: str) -> str:
         lines.append(f"hint: {hint}")
     if problem.request:
         lines.append(f"request: {problem.request}")
-    return "\n".join(lines)
+    # What came from the server must not make lines of its own.
+    return "\n".join(printable(line) for line in lines)
 
 
 def hint_of(error: VireoError, *, url: str) -> str:

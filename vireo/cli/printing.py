@@ -90,8 +90,9 @@ def show_lines(lines: Iterable[str]) -> None:
 
 
 def note(text: str) -> None:
-    """Something for people, beside the output."""
-    sys.stderr.write(f"{printable(text)}\n")
+    """Something for people, beside the output; may have several lines."""
+    for line in text.split("\n"):
+        sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()
 
 
