@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -117,8 +118,14 @@ class Doctor:
         return status, "application/json", body
 
 
+class Pages(Protocol):
+    """What can be served: by path, a status (200, 404 or 503), a content type and a body."""
+
+    def page(self, path: str) -> tuple[int, str, bytes]: ...
+
+
 @asynccontextmanager
-async def served(settings: HealthSettings, doctor: Doctor) -> AsyncIterator[int]:
+async def served(settings: HealthSettings, pages: Pages) -> AsyncIterator[int]:
     """Serve the pages by HTTP while the context lasts; yields the port, 0 where none is wanted."""
     if settings.port == 0:
         yield 0
@@ -127,7 +134,7 @@ async def served(settings: HealthSettings, doctor: Doctor) -> AsyncIterator[int]
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                await _answer(doctor, reader, writer)
+                await _answer(pages, reader, writer)
         except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError):
             pass  # a client that hung up, dawdled or spoke something else: its own loss
         finally:
@@ -140,13 +147,11 @@ async def served(settings: HealthSettings, doctor: Doctor) -> AsyncIterator[int]
         yield settings.port
 
 
-async def _answer(
-    doctor: Doctor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _answer(pages: Pages, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     method, path, _ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ", 2)
     if method in ("GET", "HEAD"):
-        status, content_type, body = doctor.page(path.partition("?")[0])
+        status, content_type, body = pages.page(path.partition("?")[0])
     else:
         status, content_type, body = 405, "application/json", b'{"detail":"only GET"}'
     lines = [
