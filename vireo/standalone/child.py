@@ -39,8 +39,6 @@ class Child(Struct, frozen=True, kw_only=True):
     """Children that must be ready before it starts; they are stopped after it."""
     environment: Mapping[str, str] = {}
     """Besides what all children inherit."""
-    user: str | None = None
-    """The system user to run as; None: ours."""
     stop_signal: int = signal.SIGTERM
     start_timeout_s: float = 60
     stop_timeout_s: float = 25

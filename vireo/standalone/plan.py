@@ -107,7 +107,7 @@ def _nats_config(options: UpOptions) -> Path:
 
 
 def _nats(options: UpOptions, programs: Programs) -> Child:
-    leash = postgres.as_user(None, death_signal="TERM", setpriv=programs.setpriv)
+    leash = postgres.leash(death_signal="TERM", setpriv=programs.setpriv)
     return Child(
         name="nats",
         argv=(*leash, programs.nats_server, "--config", str(_nats_config(options))),
@@ -116,12 +116,13 @@ def _nats(options: UpOptions, programs: Programs) -> Child:
 
 
 def _postgres(place: postgres.Place, programs: Programs) -> Child:
-    leash = postgres.as_user(place.user, death_signal="INT", setpriv=programs.setpriv)
+    leash = postgres.leash(
+        user=place.user, group=place.group, death_signal="INT", setpriv=programs.setpriv
+    )
     return Child(
         name="postgres",
         argv=(*leash, *postgres.argv(place)),
         ready=SocketAnswers(place.socket),
-        user=place.user,
         # Fast shutdown: clients are sent away, what is committed stays.
         stop_signal=signal.SIGINT,
         start_timeout_s=300,
@@ -178,7 +179,7 @@ def _python(
     file = options.state_dir / "config" / f"{name}.toml"
     settings = merged(_shared(name, options), own)
     settings = merged(settings, options.settings.get(service, {}))
-    leash = postgres.as_user(None, death_signal="TERM", setpriv=programs.setpriv)
+    leash = postgres.leash(death_signal="TERM", setpriv=programs.setpriv)
     child = Child(
         name=name,
         argv=(*leash, programs.python, "-m", f"services.{service}", "--config", str(file)),

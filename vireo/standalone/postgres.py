@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chassis.postgres import Connection, PostgresSettings, connect
 from vireo.standalone.credentials import password_file, write_private
@@ -50,7 +50,8 @@ class Place(Struct, frozen=True, kw_only=True):
 
     directory: Path
     programs: Path
-    user: str | None
+    user: str | None = None
+    group: int | None = None
 
     @property
     def data(self) -> Path:
@@ -73,9 +74,11 @@ def argv(place: Place) -> tuple[str, ...]:
     return (program, "-D", str(place.data), *given)
 
 
-def as_user(user: str | None, *, death_signal: str, setpriv: str) -> tuple[str, ...]:
+def leash(
+    *, death_signal: str, setpriv: str, user: str | None = None, group: int | None = None
+) -> tuple[str, ...]:
     """What stands before a command line so that it runs as `user` and dies with us. Pure."""
-    identity = (f"--reuid={user}", f"--regid={user}", "--init-groups") if user else ()
+    identity = (f"--reuid={user}", f"--regid={group}", "--init-groups") if user else ()
     return (setpriv, *identity, f"--pdeathsig={death_signal}", "--")
 
 
@@ -86,7 +89,8 @@ def find_place(directory: Path, installation: Path, *, system_user: str) -> Plac
     """
     user = ensure_system_user(system_user) if os.geteuid() == 0 else None
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-    place = Place(directory=directory, programs=installation, user=user)
+    group = pwd.getpwnam(user).pw_gid if user else None
+    place = Place(directory=directory, programs=installation, user=user, group=group)
     if len(os.fsencode(place.socket)) > SOCKET_PATH_BYTES:
         raise PostgresUnusable(f"the path of the socket is too long: {place.socket}")
     if user is None:
@@ -94,7 +98,7 @@ def find_place(directory: Path, installation: Path, *, system_user: str) -> Plac
     if (barred := barred_at(directory, user)) is not None:
         raise PostgresUnusable(f"{user} may not enter {barred}: choose another state directory")
     if barred_at(installation / "bin", user) is not None:
-        return Place(directory=directory, programs=_copied(installation, directory), user=user)
+        return structs.replace(place, programs=_copied(installation, directory))
     return place
 
 
@@ -192,7 +196,7 @@ async def _initdb(place: Place, secret: Path, setpriv: str) -> None:
     draft = place.socket_dir / "data"
     shutil.rmtree(draft, ignore_errors=True)
     process = await asyncio.create_subprocess_exec(
-        *as_user(place.user, death_signal="KILL", setpriv=setpriv),
+        *leash(user=place.user, group=place.group, death_signal="KILL", setpriv=setpriv),
         str(place.programs / "bin" / "initdb"),
         f"--pgdata={draft}",
         f"--username={SUPERUSER}",

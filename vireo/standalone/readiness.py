@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +17,9 @@ DATAGRAM_BYTES = 4096
 class Watch:
     """Watches for one child's readiness, for one life of it."""
 
-    def __init__(self, readiness: Readiness, path: Path, user: str | None) -> None:
+    def __init__(self, readiness: Readiness, path: Path) -> None:
         self._readiness = readiness
         self._path = path
-        self._user = user
         self._socket: socket.socket | None = None
 
     @property
@@ -36,9 +33,6 @@ class Watch:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._socket.bind(str(self._path))
             self._path.chmod(0o600)
-            if self._user is not None:
-                entry = pwd.getpwnam(self._user)
-                os.chown(self._path, entry.pw_uid, entry.pw_gid)
         return self
 
     async def __aexit__(

@@ -147,7 +147,7 @@ class Supervisor:
 
     async def _run_once(self, child: Child, output: LogFile) -> bool:
         """Run the child to its end. Whether it had become ready."""
-        async with Watch(child.ready, self._run_dir / f"{child.name}.notify", child.user) as watch:
+        async with Watch(child.ready, self._run_dir / f"{child.name}.notify") as watch:
             process = await self._spawned(child, watch.environment)
             self._processes[child.name] = process
             copying = asyncio.create_task(output.copy(process.stdout))
