@@ -1,0 +1,10 @@
+"""Start the agent: `python -m services.hostagent`."""
+
+from __future__ import annotations
+
+from chassis import run
+from services.hostagent.handlers import build
+from services.hostagent.settings import Settings
+
+if __name__ == "__main__":
+    run.main("hostagent", Settings, build)

@@ -1,0 +1,130 @@
+"""The disks of guests: `data_dir/vms/<vm>/<disk>.qcow2`, overlays on base images or blank.
+
+A disk that exists is never written to, and a half-made one never has a disk's name. What removes is
+`remove` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from schemas.ids import VmId, is_name, is_uuid7
+from schemas.resources import DiskSpec, VmSpec
+from services.hostagent import images
+from services.hostagent.hypervisor import HypervisorFailure
+from services.hostagent.images import GIB, Image
+
+QEMU_IMG_S = 120.0
+"""How long qemu-img may take: it only writes headers."""
+
+
+class Disks:
+    """The disks under one data folder. `empty`: make empty files, for drivers without real guests."""
+
+    def __init__(self, data_dir: Path, image_dir: Path, *, empty: bool = False) -> None:
+        self._vms = data_dir.resolve() / "vms"
+        self._images = image_dir.resolve()
+        self._empty = empty
+
+    def folder(self, vm: VmId) -> Path:
+        if not is_uuid7(vm):
+            raise ValueError(f"not an id: {vm!r}")
+        return self._vms / vm
+
+    def path(self, vm: VmId, name: str) -> Path:
+        if not is_name(name):
+            raise ValueError(f"not a name: {name!r}")
+        return self.folder(vm) / f"{name}.qcow2"
+
+    def image(self, spec: VmSpec) -> Image | None:
+        """The image that the guest boots from, if it boots from one that is here."""
+        name = spec.disks[0].image
+        return None if name is None else images.find(self._images, name)
+
+    def missing(self, vm: VmId, spec: VmSpec) -> list[str]:
+        """The names of disks that are not there."""
+        return [disk.name for disk in spec.disks if not self.path(vm, disk.name).exists()]
+
+    async def create(self, vm: VmId, disk: DiskSpec) -> None:
+        path = self.path(vm, disk.name)
+        if path.exists():
+            return
+        base = self._base(disk)
+        # QEMU runs as a user of its own, who must pass through but needs to see nothing else.
+        for folder in (self._vms, path.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o711)
+        if self._empty:
+            path.touch()
+            return
+        unfinished = path.with_suffix(".qcow2.new")
+        unfinished.unlink(missing_ok=True)
+        await _qemu_img(*_create_arguments(unfinished, base, disk.size_gib))
+        await asyncio.to_thread(_finish, unfinished, path)
+
+    async def remove(self, vm: VmId) -> None:
+        folder = self.folder(vm)
+        if folder.exists():
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+    def _base(self, disk: DiskSpec) -> Image | None:
+        if disk.image is None:
+            if not disk.size_gib:
+                raise HypervisorFailure(f"disk {disk.name!r} has neither an image nor a size")
+            return None
+        base = images.find(self._images, disk.image)
+        if base is None:
+            raise HypervisorFailure(f"image {disk.image!r} is not on this host")
+        if disk.size_gib and disk.size_gib * GIB < base.size_bytes:
+            needed = -(-base.size_bytes // GIB)
+            raise HypervisorFailure(
+                f"disk {disk.name!r} of {disk.size_gib} GiB is smaller than image {disk.image!r},"
+                f" which needs {needed} GiB"
+            )
+        return base
+
+
+def _create_arguments(path: Path, base: Image | None, size_gib: int) -> list[str]:
+    backing = [] if base is None else ["-b", str(base.path), "-F", "qcow2"]
+    size = [f"{size_gib}G"] if size_gib else []
+    return ["create", "-q", "-f", "qcow2", *backing, str(path), *size]
+
+
+async def _qemu_img(*arguments: str) -> None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "qemu-img",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError as error:
+        raise HypervisorFailure("qemu-img is not installed on this host") from error
+    try:
+        async with asyncio.timeout(QEMU_IMG_S):
+            _, complaint = await process.communicate()
+    except (TimeoutError, asyncio.CancelledError):
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        raise HypervisorFailure(complaint.decode(errors="replace").strip()[:1000])
+
+
+def _finish(unfinished: Path, path: Path) -> None:
+    """Give a disk its name once all of it is on the platter."""
+    _sync(unfinished)
+    unfinished.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,151 @@
+"""What the agent needs of a hypervisor, as a Protocol, and the values that go over it.
+
+`libvirt_hypervisor` and `memory_hypervisor` implement it; `tests/contract/test_hypervisor.py` holds for
+both. Every effect may be repeated: what is already so is no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from schemas.assignments import VmAssignment
+from schemas.ids import VmId
+from schemas.resources import DiskSpec, ForeignDomain, NumaNode, StopMode
+from schemas.telemetry import VmColumns
+from services.hostagent.model import Observed, Power
+
+
+class HypervisorFailure(Exception):
+    """It was refused or went wrong, and will again: the text says why, for people."""
+
+
+class HypervisorUnavailable(Exception):
+    """The hypervisor does not answer now. Nothing is known of what was asked; try again."""
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """The machine and the hypervisor, as the hypervisor itself describes them."""
+
+    driver: str
+    """`QEMU`, `TEST`, …"""
+    domain_type: Literal["kvm", "qemu", "test"]
+    arch: str
+    cpus: int
+    memory_mib: int
+    numa: tuple[NumaNode, ...] = ()
+    cpu_model: str = ""
+    libvirt_version: str = ""
+    hypervisor_version: str = ""
+    networks: tuple[str, ...] = ()
+
+
+class Claimed(Struct, frozen=True, kw_only=True):
+    """One of our domains in a survey: only what a bulk call tells."""
+
+    vm: VmId
+    state: Power
+
+
+class Survey(Struct, frozen=True, kw_only=True):
+    """Every domain of the host, in one bulk call: ours by id, and the foreign ones."""
+
+    ours: tuple[Claimed, ...] = ()
+    foreign: tuple[ForeignDomain, ...] = ()
+
+
+class Changed(Struct, frozen=True, kw_only=True):
+    """Something happened to a domain; look at it. Carries no state on purpose."""
+
+    domain: str
+    """Its uuid."""
+
+
+class Rebooted(Struct, frozen=True, kw_only=True):
+    domain: str
+
+
+class GuestAnswers(Struct, frozen=True, kw_only=True):
+    """A guest's agent has connected."""
+
+    domain: str
+
+
+class Connected(Struct, frozen=True, kw_only=True):
+    """The connection stands (again): nothing that was known before it may be relied on."""
+
+
+class Disconnected(Struct, frozen=True, kw_only=True):
+    reason: str
+
+
+Notice = Changed | Rebooted | GuestAnswers | Connected | Disconnected
+
+
+class Hypervisor(Protocol):
+    """Every method may raise HypervisorUnavailable; effects may raise HypervisorFailure."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    def listen(self, listener: Callable[[Notice], None]) -> None:
+        """Call `listener` in the event loop for every notice from now on."""
+        ...
+
+    async def run(self) -> None:
+        """Connect, stay connected, deliver notices; until cancelled."""
+        ...
+
+    async def describe(self) -> Description: ...
+
+    async def survey(self) -> Survey: ...
+
+    async def observe(self, vm: VmId) -> Observed | None:
+        """The domain with this id, ours or not; None only when the hypervisor says that there is none."""
+        ...
+
+    async def create_disk(self, vm: VmId, disk: DiskSpec) -> None:
+        """Make a disk; one that exists is left as it is."""
+        ...
+
+    async def remove_disks(self, vm: VmId) -> None:
+        """Remove every disk and the folder of a VM. Fails while a domain with this id is there."""
+        ...
+
+    async def define(self, assignment: VmAssignment) -> None:
+        """Make or change the persistent definition. Fails where a disk is missing."""
+        ...
+
+    async def stamp(self, assignment: VmAssignment) -> None: ...
+
+    async def start(self, vm: VmId) -> None: ...
+
+    async def pause(self, vm: VmId) -> None: ...
+
+    async def resume(self, vm: VmId) -> None: ...
+
+    async def ask_to_stop(self, vm: VmId) -> None:
+        """Ask the guest to shut down; returns before it has."""
+        ...
+
+    async def destroy(self, vm: VmId) -> None: ...
+
+    async def undefine(self, vm: VmId) -> None: ...
+
+    async def reboot(self, vm: VmId, mode: StopMode) -> None:
+        """`graceful` asks the guest, `forced` resets it; a `Rebooted` notice follows."""
+        ...
+
+    async def sample(self) -> VmColumns:
+        """The running numbers of all our domains, in one bulk call that waits for none of them."""
+        ...
+
+    async def ask_guest(self, vm: VmId, command: bytes, *, timeout_s: float) -> bytes:
+        """One command to the guest's agent. Raises HypervisorFailure when it gives no answer."""
+        ...
+
+    async def memory(self) -> tuple[int, int] | None:
+        """Total and available memory of the host in MiB, where the hypervisor knows them."""
+        ...

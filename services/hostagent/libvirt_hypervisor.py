@@ -1,0 +1,435 @@
+"""The Hypervisor on libvirt: QEMU for real, and libvirt's own test driver.
+
+Only the modules `libvirt_*` import libvirt. Every method is one trip into a thread; what is destructive
+first makes sure that the domain is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import libvirt
+import libvirt_qemu
+import structlog
+from lxml import etree
+
+from schemas.assignments import VmAssignment
+from schemas.ids import VmId, is_uuid7
+from schemas.resources import DiskSpec, ForeignDomain, NumaNode, StopMode
+from schemas.telemetry import VmColumns
+from services.hostagent import libvirt_domain_xml as domain_xml
+from services.hostagent import libvirt_stats
+from services.hostagent.disks import Disks
+from services.hostagent.hypervisor import (
+    Changed,
+    Claimed,
+    Connected,
+    Description,
+    HypervisorFailure,
+    HypervisorUnavailable,
+    Notice,
+    Survey,
+)
+from services.hostagent.libvirt_connection import Gone, LibvirtConnection
+from services.hostagent.libvirt_stats import PASSING_PAUSES, PAUSE_DETAILS, STOP_CAUSES
+from services.hostagent.model import Observed
+
+log = structlog.get_logger(__name__)
+
+CONTROL, BULK, AGENT = "control", "bulk", "agent"
+PING = b'{"execute":"guest-ping"}'
+PING_S = 2.0
+KIB_PER_MIB = 1024
+
+_parser = etree.XMLParser(resolve_entities=False, no_network=True)
+
+
+def driver_of(uri: str) -> str:
+    """`qemu`, `test`, …: the driver that a libvirt URI names."""
+    return urlsplit(uri).scheme.partition("+")[0]
+
+
+class LibvirtHypervisor:
+    """One libvirt. `domain_type` is how guests are run on it."""
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        domain_type: Literal["kvm", "qemu", "test"],
+        disks: Disks,
+        cmdline: str,
+        threads: int,
+        agent_threads: int,
+        timeout_s: float,
+        keepalive_s: int,
+    ) -> None:
+        self._domain_type: Literal["kvm", "qemu", "test"] = domain_type
+        self._disks = disks
+        self._cmdline = cmdline
+        self._arch = "x86_64"
+        self._ours: dict[str, bool] = {}
+        self._connection = LibvirtConnection(
+            uri,
+            pools={CONTROL: threads, BULK: 1, AGENT: agent_threads},
+            timeout_s=timeout_s,
+            keepalive_s=keepalive_s,
+        )
+        self._connection.listen(self._on_notice)
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.connected
+
+    def listen(self, listener: Callable[[Notice], None]) -> None:
+        self._connection.listen(listener)
+
+    async def run(self) -> None:
+        await self._connection.run()
+
+    def _on_notice(self, notice: Notice) -> None:
+        """What was known of whose a domain is may have changed."""
+        if isinstance(notice, Changed):
+            self._ours.pop(notice.domain, None)
+        elif isinstance(notice, Connected):
+            self._ours.clear()
+
+    # looking
+
+    async def describe(self) -> Description:
+        description = await self._connection.call(BULK, self._describe)
+        self._arch = description.arch
+        return description
+
+    async def survey(self) -> Survey:
+        return await self._connection.call(BULK, self._survey)
+
+    async def observe(self, vm: VmId) -> Observed | None:
+        try:
+            return await self._connection.call(CONTROL, lambda conn: _observe(conn, vm))
+        except Gone:
+            return None
+
+    async def sample(self) -> VmColumns:
+        return await self._connection.call(BULK, self._sample)
+
+    async def memory(self) -> tuple[int, int] | None:
+        return await self._connection.call(BULK, _memory)
+
+    # doing
+
+    async def create_disk(self, vm: VmId, disk: DiskSpec) -> None:
+        await self._disks.create(vm, disk)
+
+    async def remove_disks(self, vm: VmId) -> None:
+        if await self.observe(vm) is not None:
+            raise HypervisorFailure("the disks belong to a domain that is still there")
+        await self._disks.remove(vm)
+
+    async def define(self, assignment: VmAssignment) -> None:
+        missing = self._disks.missing(assignment.vm, assignment.spec)
+        if missing:
+            raise HypervisorFailure(f"disk {', '.join(missing)} is missing")
+        xml = domain_xml.build(assignment, self._layout(assignment))
+        await self._connection.call(CONTROL, lambda conn: conn.defineXML(xml))
+        await self.stamp(assignment)
+
+    async def stamp(self, assignment: VmAssignment) -> None:
+        await self._on(assignment.vm, lambda domain: _stamp(domain, assignment))
+
+    async def start(self, vm: VmId) -> None:
+        await self._on(vm, _start)
+
+    async def pause(self, vm: VmId) -> None:
+        await self._on(vm, _pause)
+
+    async def resume(self, vm: VmId) -> None:
+        await self._on(vm, _resume)
+
+    async def ask_to_stop(self, vm: VmId) -> None:
+        await self._ask(vm, _shutdown_by_agent, _shutdown)
+
+    async def destroy(self, vm: VmId) -> None:
+        await self._on_ours(vm, _destroy)
+
+    async def undefine(self, vm: VmId) -> None:
+        await self._on_ours(vm, _undefine)
+
+    async def reboot(self, vm: VmId, mode: StopMode) -> None:
+        if mode == "forced":
+            await self._on(vm, _reset)
+        else:
+            await self._ask(vm, _reboot_by_agent, _reboot)
+
+    async def ask_guest(self, vm: VmId, command: bytes, *, timeout_s: float) -> bytes:
+        def ask(conn: Any) -> bytes:
+            domain = conn.lookupByUUIDString(vm)
+            answer: str = libvirt_qemu.qemuAgentCommand(
+                domain, command.decode(), max(1, int(timeout_s)), 0
+            )
+            return answer.encode()
+
+        try:
+            # libvirt keeps the time itself; ours only catches a libvirt that does not answer.
+            return await self._connection.call(AGENT, ask, timeout_s=timeout_s + 2)
+        except Gone as gone:
+            raise HypervisorFailure(str(gone)) from gone
+
+    # inside
+
+    async def _ask(
+        self, vm: VmId, by_agent: Callable[[Any], None], by_button: Callable[[Any], None]
+    ) -> None:
+        """Ask a guest for something: by its agent if that answers a ping, else by the ACPI button.
+
+        The ping comes first because libvirt waits a minute for an agent that has fallen silent.
+        """
+        if self._domain_type != "test":
+            try:
+                await self.ask_guest(vm, PING, timeout_s=PING_S)
+                await self._on(vm, by_agent, pool=AGENT)
+            except (HypervisorFailure, HypervisorUnavailable):
+                log.debug("guest_agent_silent", vm=vm)
+            else:
+                return
+        await self._on(vm, by_button)
+
+    async def _on(self, vm: VmId, work: Callable[[Any], None], *, pool: str = CONTROL) -> None:
+        try:
+            await self._connection.call(pool, lambda conn: work(conn.lookupByUUIDString(vm)))
+        except Gone as gone:
+            raise HypervisorFailure(str(gone)) from gone
+
+    async def _on_ours(self, vm: VmId, work: Callable[[Any], None]) -> None:
+        """For what cannot be undone. A domain that is gone already is as wished."""
+
+        def guarded(conn: Any) -> None:
+            domain = conn.lookupByUUIDString(vm)
+            if not _has_marker(domain):
+                raise HypervisorFailure("the domain is not Vireo's: it is left alone")
+            work(domain)
+
+        try:
+            await self._connection.call(CONTROL, guarded)
+        except Gone:
+            return
+
+    def _layout(self, assignment: VmAssignment) -> domain_xml.Layout:
+        vm, spec = assignment.vm, assignment.spec
+        image = self._disks.image(spec)
+        return domain_xml.Layout(
+            domain_type=self._domain_type,
+            arch=self._arch,
+            disks=tuple(self._disks.path(vm, disk.name) for disk in spec.disks),
+            console_log=self._disks.folder(vm) / "console.log",
+            kernel=image.kernel if image else None,
+            initrd=image.initrd if image else None,
+            cmdline=self._cmdline,
+        )
+
+    def _is_ours(self, domain: Any, uuid: str) -> bool:
+        if not is_uuid7(uuid):
+            return False
+        ours = self._ours.get(uuid)
+        if ours is None:
+            ours = self._ours[uuid] = _has_marker(domain)
+        return ours
+
+    def _survey(self, conn: Any) -> Survey:
+        ours, foreign = [], []
+        for domain, stats in conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
+            uuid = domain.UUIDString()
+            power = libvirt_stats.power_of(stats.get("state.state", 0))
+            if self._is_ours(domain, uuid):
+                ours.append(Claimed(vm=uuid, state=power))
+                continue
+            info = domain.info()
+            foreign.append(
+                ForeignDomain(
+                    name=domain.name(),
+                    uuid=uuid,
+                    state=power,
+                    cpus=info[3],
+                    memory_mib=info[1] // KIB_PER_MIB,
+                )
+            )
+        return Survey(ours=tuple(ours), foreign=tuple(sorted(foreign, key=lambda d: d.uuid)))
+
+    def _sample(self, conn: Any) -> VmColumns:
+        wanted = (
+            libvirt.VIR_DOMAIN_STATS_STATE
+            | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+            | libvirt.VIR_DOMAIN_STATS_BALLOON
+            | libvirt.VIR_DOMAIN_STATS_VCPU
+            | libvirt.VIR_DOMAIN_STATS_INTERFACE
+            | libvirt.VIR_DOMAIN_STATS_BLOCK
+        )
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        if self._domain_type == "test":
+            # The test driver makes its numbers up, all but the state.
+            wanted = libvirt.VIR_DOMAIN_STATS_STATE
+            flags = 0
+        rows = ((d, d.UUIDString(), stats) for d, stats in conn.getAllDomainStats(wanted, flags))
+        return libvirt_stats.columns([(u, s) for d, u, s in rows if self._is_ours(d, u)])
+
+    def _describe(self, conn: Any) -> Description:
+        info = conn.getInfo()
+        capabilities = etree.fromstring(conn.getCapabilities(), _parser)
+        memory = _memory(conn)
+        return Description(
+            driver=conn.getType(),
+            domain_type=self._domain_type,
+            arch=capabilities.findtext("host/cpu/arch") or str(info[0]),
+            cpus=info[2],
+            memory_mib=memory[0] if memory else info[1],
+            numa=_numa(capabilities),
+            cpu_model=capabilities.findtext("host/cpu/model") or "",
+            libvirt_version=_version(conn.getLibVersion()),
+            hypervisor_version=_version(conn.getVersion()),
+            networks=tuple(
+                sorted(
+                    network.name()
+                    for network in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
+                )
+            ),
+        )
+
+
+def _observe(conn: Any, vm: VmId) -> Observed:
+    domain = conn.lookupByUUIDString(vm)
+    state, reason = domain.state()
+    found = domain_xml.read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    busy, detail = "", ""
+    if state == libvirt.VIR_DOMAIN_PAUSED:
+        busy, detail = PASSING_PAUSES.get(reason, ""), PAUSE_DETAILS.get(reason, "")
+    elif state == libvirt.VIR_DOMAIN_SHUTDOWN:
+        busy = "shutting down"
+    crashed = state == libvirt.VIR_DOMAIN_CRASHED
+    return Observed(
+        vm=vm,
+        state=libvirt_stats.power_of(state),
+        cause="crashed" if crashed else STOP_CAUSES.get(reason, "host"),
+        detail=detail,
+        ours=found.ours,
+        persistent=bool(domain.isPersistent()),
+        generation=found.generation,
+        spec=found.spec,
+        cpus=found.cpus,
+        memory_mib=found.memory_mib,
+        busy=busy,
+    )
+
+
+def _has_marker(domain: Any) -> bool:
+    try:
+        domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (
+            libvirt.VIR_ERR_NO_DOMAIN_METADATA,
+            libvirt.VIR_ERR_NO_DOMAIN,
+        ):
+            return False
+        raise
+    return True
+
+
+def _stamp(domain: Any, assignment: VmAssignment) -> None:
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    if domain.isActive():
+        flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+        domain_xml.marker(assignment),
+        domain_xml.PREFIX,
+        domain_xml.NAMESPACE,
+        flags,
+    )
+
+
+def _start(domain: Any) -> None:
+    if not domain.isActive():
+        domain.create()
+
+
+def _pause(domain: Any) -> None:
+    if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+        domain.suspend()
+
+
+def _resume(domain: Any) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+
+
+def _shutdown_by_agent(domain: Any) -> None:
+    domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
+
+
+def _shutdown(domain: Any) -> None:
+    if domain.isActive():
+        domain.shutdown()
+
+
+def _reboot_by_agent(domain: Any) -> None:
+    domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)
+
+
+def _reboot(domain: Any) -> None:
+    domain.reboot(0)
+
+
+def _reset(domain: Any) -> None:
+    domain.reset(0)
+
+
+def _destroy(domain: Any) -> None:
+    if domain.isActive():
+        domain.destroy()
+
+
+def _undefine(domain: Any) -> None:
+    if domain.isActive():
+        raise HypervisorFailure("the domain is still running")
+    if domain.isPersistent():
+        try:
+            domain.undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+                raise
+            # The test driver knows none of these flags.
+            domain.undefine()
+
+
+def _memory(conn: Any) -> tuple[int, int] | None:
+    """What the node itself counts; `nodeinfo` is wrong on some kernels."""
+    try:
+        stats = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return None
+    available = sum(stats.get(name, 0) for name in ("free", "buffers", "cached"))
+    return stats["total"] // KIB_PER_MIB, available // KIB_PER_MIB
+
+
+def _numa(capabilities: Any) -> tuple[NumaNode, ...]:
+    return tuple(
+        NumaNode(
+            id=int(cell.get("id")),
+            cpus=len(cell.findall("cpus/cpu")),
+            memory_mib=int(cell.findtext("memory") or 0) // KIB_PER_MIB,
+        )
+        for cell in capabilities.findall("host/topology/cells/cell")
+    )
+
+
+def _version(number: int) -> str:
+    """libvirt counts major * 1,000,000 + minor * 1,000 + release."""
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"

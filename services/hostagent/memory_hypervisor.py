@@ -1,0 +1,248 @@
+"""A hypervisor in memory: for tests and for machines without libvirt. Guests are make-believe.
+
+It passes the same contract suite as the libvirt one. Beyond the Protocol it has what a person could
+do to a domain by hand (`tamper_*`, `guest_*`), so that drift can be acted out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from schemas.assignments import VmAssignment
+from schemas.ids import VmId
+from schemas.resources import DiskSpec, ForeignDomain, StopMode, VmSpec
+from schemas.telemetry import VmColumns
+from services.hostagent.hypervisor import (
+    Changed,
+    Claimed,
+    Connected,
+    Description,
+    Disconnected,
+    HypervisorFailure,
+    HypervisorUnavailable,
+    Notice,
+    Rebooted,
+    Survey,
+)
+from services.hostagent.model import Observed, StopCause
+
+
+class Domain(Struct, frozen=True, kw_only=True):
+    """What this hypervisor knows of one domain: the observation, and how often it was started."""
+
+    seen: Observed
+    starts: int = 0
+
+
+class MemoryHypervisor:
+    """Keeps its domains and disks as long as the object lives: longer than the agent under test."""
+
+    def __init__(self, *, images: tuple[str, ...] = ("tiny",), obedient: bool = True) -> None:
+        self.domains: dict[VmId, Domain] = {}
+        self.disks: dict[tuple[VmId, str], DiskSpec] = {}
+        self.foreign: tuple[ForeignDomain, ...] = ()
+        self.log: list[str] = []
+        self._images = images
+        self._obedient = obedient
+        self._listeners: list[Callable[[Notice], None]] = []
+        self._up = True
+
+    @property
+    def connected(self) -> bool:
+        return self._up
+
+    def listen(self, listener: Callable[[Notice], None]) -> None:
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        self._tell(Connected())
+        await asyncio.Event().wait()
+
+    # what the agent asks for
+
+    async def describe(self) -> Description:
+        self._check()
+        return Description(
+            driver="MEMORY",
+            domain_type="test",
+            arch="x86_64",
+            cpus=16,
+            memory_mib=65_536,
+            networks=("default",),
+        )
+
+    async def survey(self) -> Survey:
+        self._check()
+        ours = tuple(
+            Claimed(vm=vm, state=domain.seen.state) for vm, domain in sorted(self.domains.items())
+        )
+        return Survey(ours=ours, foreign=self.foreign)
+
+    async def observe(self, vm: VmId) -> Observed | None:
+        self._check()
+        domain = self.domains.get(vm)
+        return None if domain is None else domain.seen
+
+    async def create_disk(self, vm: VmId, disk: DiskSpec) -> None:
+        self._check()
+        if disk.image is not None and disk.image not in self._images:
+            raise HypervisorFailure(f"image {disk.image!r} is not on this host")
+        if disk.image is None and not disk.size_gib:
+            raise HypervisorFailure(f"disk {disk.name!r} has neither an image nor a size")
+        self.log.append(f"create_disk {disk.name}")
+        self.disks.setdefault((vm, disk.name), disk)
+
+    async def remove_disks(self, vm: VmId) -> None:
+        self._check()
+        if vm in self.domains:
+            raise HypervisorFailure("the disks belong to a domain that is still there")
+        self.log.append("remove_disks")
+        for key in sorted(key for key in self.disks if key[0] == vm):
+            del self.disks[key]
+
+    async def define(self, assignment: VmAssignment) -> None:
+        self._check()
+        vm, spec = assignment.vm, assignment.spec
+        for disk in spec.disks:
+            if (vm, disk.name) not in self.disks:
+                raise HypervisorFailure(f"disk {disk.name!r} is missing")
+        self.log.append("define")
+        before = self.domains.get(vm, Domain(seen=Observed(vm=vm, state="stopped")))
+        self._put(before, generation=assignment.generation, spec=spec)
+
+    async def stamp(self, assignment: VmAssignment) -> None:
+        self.log.append("stamp")
+        domain = self._get(assignment.vm)
+        seen = replace(domain.seen, generation=assignment.generation, spec=assignment.spec)
+        self.domains[assignment.vm] = replace(domain, seen=seen)
+
+    async def start(self, vm: VmId) -> None:
+        domain = self._get(vm)
+        if domain.seen.state != "stopped":
+            return
+        self.log.append("start")
+        seen = replace(domain.seen, state="running", detail="")
+        self._set(vm, replace(domain, seen=seen, starts=domain.starts + 1))
+
+    async def pause(self, vm: VmId) -> None:
+        domain = self._get(vm)
+        if domain.seen.state == "stopped":
+            raise HypervisorFailure("the domain is not running")
+        self.log.append("pause")
+        self._set(vm, replace(domain, seen=replace(domain.seen, state="paused")))
+
+    async def resume(self, vm: VmId) -> None:
+        domain = self._get(vm)
+        if domain.seen.state == "stopped":
+            raise HypervisorFailure("the domain is not running")
+        self.log.append("resume")
+        self._set(vm, replace(domain, seen=replace(domain.seen, state="running")))
+
+    async def ask_to_stop(self, vm: VmId) -> None:
+        domain = self._get(vm)
+        self.log.append("ask_to_stop")
+        if self._obedient and domain.seen.state == "running":
+            self._halt(vm, "guest")
+
+    async def destroy(self, vm: VmId) -> None:
+        self._check()
+        if vm in self.domains and self.domains[vm].seen.state != "stopped":
+            self.log.append("destroy")
+            self._halt(vm, "host")
+
+    async def undefine(self, vm: VmId) -> None:
+        self._check()
+        domain = self.domains.get(vm)
+        if domain is None:
+            return
+        if domain.seen.state != "stopped":
+            raise HypervisorFailure("the domain is still running")
+        self.log.append("undefine")
+        del self.domains[vm]
+        self._tell(Changed(domain=vm))
+
+    async def reboot(self, vm: VmId, mode: StopMode) -> None:
+        domain = self._get(vm)
+        if domain.seen.state != "running":
+            raise HypervisorFailure("the domain is not running")
+        self.log.append(f"reboot {mode}")
+        if self._obedient or mode == "forced":
+            self._tell(Rebooted(domain=vm))
+
+    async def sample(self) -> VmColumns:
+        self._check()
+        seen = [domain.seen for _, domain in sorted(self.domains.items())]
+        return VmColumns(
+            ids=tuple(one.vm for one in seen),
+            state=tuple(one.state for one in seen),
+            cpus=tuple(one.cpus for one in seen),
+        )
+
+    async def ask_guest(self, vm: VmId, command: bytes, *, timeout_s: float) -> bytes:
+        self._get(vm)
+        raise HypervisorFailure("make-believe guests have no agent")
+
+    async def memory(self) -> tuple[int, int] | None:
+        return None
+
+    # what others may do behind the agent's back
+
+    def guest_stops(self, vm: VmId, cause: StopCause = "guest") -> None:
+        self._halt(vm, cause)
+
+    def tamper(self, seen: Observed | None, *, vm: VmId) -> None:
+        """Put a domain into a state by hand; None undefines it, as `virsh undefine` would."""
+        if seen is None:
+            del self.domains[vm]
+        else:
+            self.domains[vm] = replace(self.domains.get(vm, Domain(seen=seen)), seen=seen)
+        self._tell(Changed(domain=vm))
+
+    def disconnect(self) -> None:
+        self._up = False
+        self._tell(Disconnected(reason="by hand"))
+
+    def reconnect(self) -> None:
+        self._up = True
+        self._tell(Connected())
+
+    # inside
+
+    def _check(self) -> None:
+        if not self._up:
+            raise HypervisorUnavailable("not connected")
+
+    def _get(self, vm: VmId) -> Domain:
+        self._check()
+        domain = self.domains.get(vm)
+        if domain is None:
+            raise HypervisorFailure("there is no such domain")
+        return domain
+
+    def _put(self, domain: Domain, *, generation: int, spec: VmSpec) -> None:
+        seen = replace(
+            domain.seen,
+            generation=generation,
+            spec=spec,
+            cpus=spec.cpus,
+            memory_mib=spec.memory_mib,
+            ours=True,
+            persistent=True,
+        )
+        self._set(seen.vm, replace(domain, seen=seen))
+
+    def _set(self, vm: VmId, domain: Domain) -> None:
+        self.domains[vm] = domain
+        self._tell(Changed(domain=vm))
+
+    def _halt(self, vm: VmId, cause: StopCause) -> None:
+        domain = self.domains[vm]
+        self._set(vm, replace(domain, seen=replace(domain.seen, state="stopped", cause=cause)))
+
+    def _tell(self, notice: Notice) -> None:
+        for listener in self._listeners:
+            listener(notice)

@@ -1,0 +1,103 @@
+"""The settings of the agent. Everything that bounds it has a name here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from chassis.settings import ChassisSettings
+from schemas.ids import HostName, Labels
+
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Count = Annotated[int, Meta(ge=1, le=10_000)]
+
+
+class GuestAgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How guests' own agents are asked."""
+
+    interval_s: Seconds = 15
+    """How often each running guest is asked."""
+    eager_interval_s: Seconds = 1
+    """How often while a guest has just started and shows no address yet."""
+    eager_for_s: Seconds = 60
+    """How long after its start a guest is asked eagerly."""
+    timeout_s: Annotated[float, Meta(ge=1, le=60)] = 3
+    """How long one command may take (libvirt counts whole seconds)."""
+    budget_s: Seconds = 10
+    """How long one guest's whole round may take."""
+    longest_pause_s: Seconds = 120
+    """The most that a guest which does not answer is left in peace."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """How many guests are asked at one time."""
+    answer_bytes: Annotated[int, Meta(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
+    """A longer answer of a guest is not read."""
+
+
+class RetrySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is tried again, and how often."""
+
+    attempts: Count = 10
+    """How often a step is tried while the hypervisor does not answer, before the operation fails."""
+    first_s: Seconds = 0.5
+    """The wait after the first attempt; it doubles."""
+    longest_s: Seconds = 15
+    """The longest wait between two attempts."""
+    restart_first_s: Seconds = 1
+    """The wait before the second mending of a guest in a row; it doubles. The first comes at once."""
+    restart_longest_s: Seconds = 300
+    """The longest wait before a guest that keeps going wrong is mended again."""
+    restart_calm_s: Seconds = 600
+    """A guest that was well for so long counts as well."""
+
+
+class Settings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The agent of one host."""
+
+    host: HostName
+    """The host's name in the fleet."""
+    labels: Labels = {}  # noqa: RUF012 — msgspec copies it for each instance
+    """Labels of the host that placements may ask for."""
+    libvirt_uri: str = "qemu:///system"
+    """The libvirt to work with."""
+    domain_type: Literal["auto", "kvm", "qemu"] = "auto"
+    """How guests are run; `auto` tries a kernel under KVM once."""
+    data_dir: Path = Path("/var/lib/vireo/hostagent")
+    """Disks, console logs and the journal. Both the agent and QEMU must be able to reach it."""
+    image_dir: Path = Path("/var/lib/vireo/images")
+    """Base images: `NAME.qcow2`, booted directly where `NAME.vmlinuz` and `NAME.initrd` lie beside it."""
+    kernel_cmdline: Annotated[str, Meta(max_length=1024)] = "console=ttyS0 panic=-1"
+    """Command line of directly booted kernels."""
+    proc_dir: Path = Path("/proc")
+    """Where the host's own numbers are read."""
+    tick_s: Annotated[float, Meta(ge=0.1, le=300)] = 5
+    """How often telemetry is sent."""
+    survey_s: Seconds = 30
+    """How often all domains are compared with what is known, in case a notice was lost."""
+    facts_s: Seconds = 30
+    """How often the host's facts are looked at for changes."""
+    lease_s: Annotated[float, Meta(ge=0.5, le=60)] = 3
+    """How often the lease is renewed."""
+    lease_ttl_s: Annotated[int, Meta(ge=1, le=300)] = 10
+    """How long the lease holds."""
+    reboot_s: Seconds = 60
+    """How long a guest may take to begin a reboot that it was asked for."""
+    ask_again_s: Seconds = 5
+    """How often a guest that is to shut down is asked again."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """How many effects on the hypervisor are in flight at one time."""
+    libvirt_threads: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Threads for calls that change domains."""
+    libvirt_timeout_s: Seconds = 60
+    """How long one call to libvirt may take before it is given up."""
+    keepalive_s: Annotated[int, Meta(ge=1, le=60)] = 2
+    """How often libvirt is asked whether it lives; three silences end the connection."""
+    kvm_probe_s: Annotated[float, Meta(gt=0, le=60)] = 5
+    """How long a kernel gets to show itself under KVM."""
+    outbox_batch: Annotated[int, Meta(ge=1, le=1000)] = 200
+    """How many events are published together."""
+    outbox_kept: Annotated[int, Meta(ge=0, le=1_000_000)] = 10_000
+    """How many published events are remembered, so that none is told twice."""
+    guest_agent: GuestAgentSettings = GuestAgentSettings()
+    retry: RetrySettings = RetrySettings()
