@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from schemas.problems import FieldError, Problem, ProblemType, unavailable
+from schemas.problems import FieldError, Problem, ProblemType
 from schemas.resources import Operation
 
 
@@ -112,7 +112,14 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> VireoError
 
 def unreachable(url: str, why: str) -> Unavailable:
     """No answer came from `url`."""
-    return Unavailable(unavailable(f"No answer from {url}: {why}"))
+    return Unavailable(
+        Problem(
+            type="urn:vireo:problem:unavailable",
+            title="The gateway does not answer",
+            status=503,
+            detail=f"{url}: {why}",
+        )
+    )
 
 
 def unreadable(url: str, why: str) -> VireoError:

@@ -56,13 +56,15 @@ class Events:
         now = asyncio.get_running_loop().time
         heard = now()
         while True:
+            reader = Reader(limit=self._transport.settings.event_bytes)
             try:
-                async for message in self._messages(query, last):
-                    last, attempt, heard = message.id or last, 0, now()
+                async for message in self._messages(query, last, reader):
+                    attempt, heard = 0, now()
                     yield self._event(message)
             except Unavailable:
                 if now() - heard > self._transport.settings.patience_s:
                     raise
+            last = reader.last_id or last
             attempt += 1
             await self._transport.pause(attempt)
 
@@ -78,12 +80,13 @@ class Events:
         query = query_of(operation=operation, vm=vm, host=host)
         return walk(self._transport, "/v1/events", PageOf[Header], query, limit=limit)
 
-    async def _messages(self, query: Query, last: str | None) -> AsyncIterator[Message]:
+    async def _messages(
+        self, query: Query, last: str | None, reader: Reader
+    ) -> AsyncIterator[Message]:
         """The messages of one connection, until it ends."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if last is not None:
             headers["Last-Event-ID"] = last
-        reader = Reader(limit=self._transport.settings.event_bytes)
         async with self._transport.stream("/v1/events", query=query, headers=headers) as pieces:
             async for piece in pieces:
                 try:

@@ -33,7 +33,8 @@ class Reader:
         self._event = b""
         self._data: list[bytes] = []
         self._size = 0
-        self._id = ""
+        self.last_id = ""
+        """The last id seen; a server may tell where a stream stands without sending a message."""
 
     def feed(self, piece: bytes) -> Iterator[Message]:
         """The messages that `piece` completes. Raises TooLong."""
@@ -63,7 +64,7 @@ class Reader:
         elif name == b"event":
             self._event = value
         elif name == b"id" and b"\0" not in value:
-            self._id = value.decode(errors="replace")
+            self.last_id = value.decode(errors="replace")
 
     def _dispatch(self) -> Message | None:
         event, data = self._event, self._data
@@ -73,5 +74,5 @@ class Reader:
         return Message(
             event=event.decode(errors="replace") or "message",
             data=b"\n".join(data),
-            id=self._id,
+            id=self.last_id,
         )

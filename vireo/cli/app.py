@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vireo.cli import completion, context, event, host, operation, up, vm
+from vireo.cli import completion, context, event, host, init, operation, up, vm
 from vireo.cli.options import examples
 
 _UP = examples(
@@ -30,6 +30,13 @@ app.add_typer(host.app, name="host")
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(context.app, name="context")
+app.command(
+    "init",
+    epilog=examples(
+        "vireo init deployment --host h1 --host h2 --nats-url tls://bus.example.org:4222 \\",
+        "    --nats-listen 0.0.0.0 --nats-tls /etc/nats/tls --postgres-host db.example.org",
+    ),
+)(init.init)
 app.command(
     "nats-context", epilog=examples("vireo nats-context", "nats --context vireo stream ls")
 )(up.nats_context)

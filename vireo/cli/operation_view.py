@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from schemas.envelope import Header
-from schemas.resources import Operation, OperationStep
+from schemas.resources import ENDED, Operation, OperationStep
 from vireo.cli import words
 from vireo.cli.layout import Page, Section, Table
 from vireo.cli.vm_view import placement_sections
@@ -93,7 +93,7 @@ def _what(operation: Operation, now: datetime) -> Section:
         ("host", operation.host or words.NOTHING),
         ("by", operation.actor),
         ("accepted", begun),
-        ("took" if operation.phase == "succeeded" else "so far", took(operation)),
+        ("took" if operation.phase in ENDED else "so far", took(operation)),
     )
     return Section(title="Operation", facts=facts)
 

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from schemas.ids import is_name
 from vireo.cli import completion
 from vireo.cli.printing import Output as OutputFormat
 
@@ -25,6 +26,13 @@ def parsed(option: str, parse: Callable[[Given], T], text: Given) -> T:
         return parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def as_name(text: str) -> str:
+    """`text` where it may name a site or a host. Raises ValueError."""
+    if not is_name(text):
+        raise ValueError(f"{text!r} is no name: lower-case letters, digits and hyphens, at most 63")
+    return text
 
 
 Output = Annotated[

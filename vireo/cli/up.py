@@ -13,7 +13,7 @@ import typer
 
 from vireo.cli import session
 from vireo.cli.exits import Exit
-from vireo.cli.options import parsed
+from vireo.cli.options import as_name, parsed
 from vireo.cli.printing import note, show_lines
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def up(
     options = UpOptions(
         state_dir=(state_dir or default_state_dir(os.environ, root=root)).absolute(),
         hosts=_hosts(host or (), root=root),
-        site=parsed("--site", _name, site),
+        site=parsed("--site", as_name, site),
         gateway_address=address,
         gateway_port=port,
         nats_port=nats_port,
@@ -125,14 +125,6 @@ def _hosts(given: Sequence[str], *, root: bool) -> tuple[HostOption, ...]:
     if len(set(names)) != len(names):
         raise typer.BadParameter("two hosts have one name", param_hint="--host")
     return hosts or (this_machine(root=root),)
-
-
-def _name(text: str) -> str:
-    from schemas.ids import is_name
-
-    if not is_name(text):
-        raise ValueError(f"{text!r} is no name: lower-case letters, digits and hyphens")
-    return text
 
 
 def _run(options: UpOptions) -> None:

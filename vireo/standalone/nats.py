@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,18 +19,24 @@ ANSWER_WITHIN = "6m"
 
 
 def config(
-    *, port: int, store_dir: Path, users: Mapping[str, Permissions], passwords: Mapping[str, str]
+    *,
+    address: str = ADDRESS,
+    port: int,
+    store_dir: str,
+    users: Mapping[str, Permissions],
+    passwords: Mapping[str, str],
+    tls: Mapping[str, str] | None = None,
 ) -> str:
     """The server's configuration file. JSON is a subset of its format.
 
     Holds passwords: written with mode 0600.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "server_name": "vireo",
-        "listen": f"{ADDRESS}:{port}",
+        "listen": f"{address}:{port}",
         "max_payload": MAX_PAYLOAD_BYTES,
         "jetstream": {
-            "store_dir": str(store_dir),
+            "store_dir": store_dir,
             "max_memory_store": MAX_MEMORY_BYTES,
             "max_file_store": MAX_FILE_BYTES,
             # Acknowledged means on disk.
@@ -44,6 +49,8 @@ def config(
             ]
         },
     }
+    if tls is not None:
+        settings["tls"] = dict(tls)
     return msgspec.json.format(msgspec.json.encode(settings).decode(), indent=2) + "\n"
 
 
@@ -60,11 +67,11 @@ def _user(name: str, password: str, allowed: Permissions) -> dict[str, Any]:
     }
 
 
-def natscli_context(*, port: int, password: str) -> str:
+def natscli_context(*, url: str, password: str) -> str:
     """A context for natscli: what `nats --context vireo` reads. Holds a password."""
     context = {
-        "description": "Vireo on this machine",
-        "url": f"nats://{ADDRESS}:{port}",
+        "description": "Vireo",
+        "url": url,
         "user": OPERATOR_USER,
         "password": password,
     }

