@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,123 +11,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import events
-from schemas.ids import derived_id, uuid7
 from schemas.problems import Problem
-from schemas.resources import (
-    DiskSpec,
-    Excluded,
-    GuestFacts,
-    HostConfig,
-    HostFacts,
-    Placement,
-    Scored,
-    VmSpec,
-)
-from schemas.wire import wrap
+from schemas.resources import GuestFacts, HostConfig
 from services.inventory.decide import fact, project_all
 from services.inventory.model import Fact, OperationRow, Tables, VmRow, position_of
-
-START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-CREATE = uuid7(1_700_000_000_000, b"0123456789")
-STOP = uuid7(1_700_000_000_001, b"0123456789")
-DELETE = uuid7(1_700_000_000_002, b"0123456789")
-VM = uuid7(1_700_000_000_003, b"0123456789")
-SPEC = VmSpec(
-    name="web-1",
-    cpus=2,
-    memory_mib=1024,
-    disks=(DiskSpec(image="tiny"), DiskSpec(name="data", size_gib=10)),
-    labels={"tier": "web"},
-)
-PLACEMENT = Placement(
-    host="h1",
-    policy="spread",
-    considered=2,
-    ranking=(Scored(host="h1", score=1.5, terms={"memory": 1.5}),),
-    excluded=(Excluded(host="h2", rule="memory", detail="512 MiB free, 1024 asked"),),
-)
-FACTS = HostFacts(
-    host="h1",
-    site="default",
-    hypervisor="QEMU",
-    domain_type="qemu",
-    arch="x86_64",
-    cpus=8,
-    memory_mib=16_384,
-    disk_gib=100,
-    labels={"rack": "a", "disk": "ssd"},
+from tests.fixtures.inventory import (
+    CREATE,
+    CREATED,
+    DEFINED,
+    DELETE,
+    FACTS,
+    LIFE,
+    PLACEMENT,
+    SCHEDULED,
+    SITE,
+    SPEC,
+    STARTED,
+    STOP,
+    SUCCEEDED,
+    VM,
+    Told,
+    at,
+    envelopes,
+    progressed,
+    reassigned,
 )
 
 
-def story(*told: tuple[str | None, Any]) -> list[Fact]:
-    """Facts in order, a second apart, each with the operation it belongs to."""
-    return [
-        fact(
-            wrap(
-                data,
-                id=derived_id(CREATE, str(number)),
-                site="default",
-                sender="h1",
-                at=START + timedelta(seconds=number),
-                about=f"vm/{VM}",
-                operation=operation,
-                actor="token/admin",
-            ),
-            position_of(0, number),
-        )
-        for number, (operation, data) in enumerate(told, start=1)
-    ]
-
-
-def at(second: int) -> datetime:
-    return START + timedelta(seconds=second)
-
-
-def accepted(command: str) -> events.OperationAccepted:
-    return events.OperationAccepted(command=command, kind="vm", target=VM, request={})
-
-
-SCHEDULED = events.VmScheduled(vm=VM, host="h1", generation=1, spec=SPEC, placement=PLACEMENT)
-DEFINED = events.VmDefined(vm=VM, host="h1", generation=1)
-STARTED = events.VmStarted(vm=VM, host="h1", generation=1)
-SUCCEEDED = events.OperationSucceeded(detail="done")
-
-
-def progressed(step: int, of: int) -> events.OperationProgressed:
-    return events.OperationProgressed(step=step, of=of, detail=f"step {step}")
-
-
-def reassigned(generation: int, power: Any, *, ended: bool = False) -> events.VmReassigned:
-    return events.VmReassigned(vm=VM, host="h1", generation=generation, power=power, ended=ended)
-
-
-CREATED = (
-    (CREATE, accepted("vm.create")),
-    (CREATE, SCHEDULED),
-    (CREATE, progressed(1, 2)),
-    (CREATE, DEFINED),
-    (CREATE, STARTED),
-    (CREATE, progressed(2, 2)),
-    (CREATE, SUCCEEDED),
-)
+def story(*told: Told) -> list[Fact]:
+    """Facts in order, a second apart."""
+    said = enumerate(envelopes(*told), start=1)
+    return [fact(each, position_of(0, number)) for number, each in said]
 
 
 def after(facts: Iterable[Fact], before: Tables | None = None) -> Tables:
     return project_all(before or Tables(), facts)
 
 
-def vm_after(*told: tuple[str | None, Any]) -> VmRow:
+def vm_after(*told: Told) -> VmRow:
     return after(story(*told)).vms[VM]
 
 
-def operation_after(*told: tuple[str | None, Any]) -> OperationRow:
+def operation_after(*told: Told) -> OperationRow:
     return after(story(*told)).operations[CREATE]
 
 
 def test_a_created_vm_runs_with_all_that_was_told_of_it() -> None:
     assert vm_after(*CREATED) == VmRow(
         id=VM,
-        site="default",
+        site=SITE,
         created_at=at(2),
         updated_at=at(5),
         position=5,
@@ -179,19 +110,6 @@ def test_an_operation_goes_through_its_phases(told: int, phase: str) -> None:
 )
 def test_a_vm_goes_through_its_states(told: int, state: str) -> None:
     assert vm_after(*CREATED[:told]).state == state
-
-
-LIFE = (
-    *CREATED,
-    (STOP, accepted("vm.stop")),
-    (STOP, reassigned(2, "stopped")),
-    (STOP, events.VmStopped(vm=VM, host="h1", generation=2, reason="wish")),
-    (STOP, SUCCEEDED),
-    (DELETE, accepted("vm.delete")),
-    (DELETE, reassigned(3, "stopped", ended=True)),
-    (DELETE, events.VmDeleted(vm=VM, host="h1", generation=3)),
-    (DELETE, SUCCEEDED),
-)
 
 
 @given(st.permutations(story(*LIFE)), st.integers(0, len(LIFE)))
