@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
@@ -257,6 +258,21 @@ async def test_a_stream_of_events_goes_on_after_the_last_one_seen() -> None:
                 break
     assert seen == [(str(n), "vm.started", n) for n in (2, 3, 4, 5)]
     assert gateway.resumed_after == ["1", "3"]
+
+
+async def test_a_stream_that_broke_before_its_first_event_goes_on_where_it_stood() -> None:
+    gateway = Gateway()
+    gateway.stands_at = "3"
+    gateway.events = [started(number) for number in range(1, 6)]
+    gateway.events_per_connection = 0
+    async with at(gateway) as client, contextlib.aclosing(client.events.stream()) as events:
+        first = asyncio.create_task(anext(events))
+        async with asyncio.timeout(10):
+            while len(gateway.resumed_after) < 2:
+                await asyncio.sleep(0.005)
+            gateway.events_per_connection = 1
+            assert (await first).sequence == "4"
+    assert gateway.resumed_after[:2] == ["", "3"]
 
 
 async def test_a_stream_survives_refusals_in_between() -> None:
