@@ -191,6 +191,7 @@ def _commands_consumer(settings: SchedulerSettings, site: str, commands: Command
         handler=by_type(dict.fromkeys(DECISIONS, commands.on_command)),
         key=key_of_command,
         concurrency=settings.concurrency,
+        ack_wait_s=settings.ack_wait_s,
     )
 
 
@@ -207,4 +208,5 @@ def _events_consumer(settings: SchedulerSettings, site: str, hosts: Hosts) -> Co
         handler=by_type(table),
         key=key_of_event,
         concurrency=settings.concurrency,
+        ack_wait_s=settings.ack_wait_s,
     )

@@ -58,6 +58,9 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
         int, Meta(ge=1, le=100, description="Decisions per delivery when others write first")
     ] = 5
     concurrency: Annotated[Count, Meta(description="Commands in hand at once")] = 64
+    ack_wait_s: Annotated[
+        Seconds, Meta(description="Time after which what a dead scheduler had in hand comes again")
+    ] = 5.0
     ranking_limit: Annotated[Count, Meta(description="Best hosts shown in a placement")] = 5
     reasons_limit: Annotated[
         Count, Meta(description="Excluded hosts shown in a placement or refusal")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
-from chassis.bus import Incoming, Outgoing
+from chassis.bus import Bus, Incoming, Outgoing, Unavailable
 from chassis.kv import entry, put, stream_of, subject_of
+from chassis.service import Consumer
 from schemas import subjects
 from schemas.commands import ConfigureHost, DeleteVm, PauseVm, RebootVm, StartVm, StopVm
 from schemas.envelope import Envelope
-from schemas.events import OperationFailed, VmScheduled
+from schemas.events import OperationFailed, VmDeleted, VmScheduled
 from schemas.ids import derived_id
 from schemas.resources import HostConfig
 from schemas.telemetry import HostSample
@@ -75,6 +79,8 @@ async def test_what_fits_nowhere_fails_at_once_with_the_reason_per_host(world: W
 
 async def test_two_creates_race_for_the_last_place_and_one_is_refused(world: World) -> None:
     await with_host(world, "h1", memory_mib=512 + 512)
+    await world.kill()
+    await world.start_warm(CutBus(world.bus, publishes=999))
     await asyncio.gather(world.send(create(1, "a")), world.send(create(2, "b")))
     await world.settle()
     assert sorted(await world.said()) == [
@@ -112,12 +118,22 @@ async def test_two_schedulers_never_give_one_vm_to_two_hosts(world: World) -> No
     assert len({key.split(".")[1] for key in keys}) == 20
 
 
-async def test_every_handler_run_twice_says_and_writes_the_same(world: World) -> None:
-    service = await world.build()
+Handle = Callable[..., Awaitable[None]]
+
+
+async def test_two_schedulers_that_decide_on_one_command_write_once(world: World) -> None:
     await with_host(world, "h1")
-    loops = [asyncio.ensure_future(loop()) for loop in service.background]
-    await until(service.ready)
-    (commands, _) = service.consumers
+    await world.kill()
+    slow = [CutBus(world.bus, publishes=99) for _ in range(2)]
+    async with listening(world, slow[0]) as one, listening(world, slow[1]) as other:
+        before = await world.bus.last_sequence(FLEET)
+        await asyncio.gather(one(create(1)), other(create(1)))
+        assert await world.bus.last_sequence(FLEET) == before + 1
+    assert await world.said() == [f"vm.scheduled vm/{VM}"]
+
+
+async def test_every_handler_run_twice_says_and_writes_the_same(world: World) -> None:
+    await with_host(world, "h1")
     wishes: list[Envelope[Any]] = [
         create(1),
         command(StopVm(vm=VM), 2),
@@ -127,15 +143,100 @@ async def test_every_handler_run_twice_says_and_writes_the_same(world: World) ->
         command(DeleteVm(vm=VM), 6),
         create(7, memory_mib=99999),
     ]
-    for sequence, wish in enumerate(wishes, start=1):
-        await commands.handler(received(message_of(wish), sequence))  # type: ignore[arg-type]
+    async with listening(world) as handle:
+        for wish in wishes:
+            await handle(wish)
+            once = await everything(world)
+            await handle(wish)
+            await handle(wish, delivered=2)
+            assert await everything(world) == once
+
+
+async def test_a_command_that_comes_again_after_later_ones_does_not_undo_them(
+    world: World,
+) -> None:
+    await with_host(world, "h1")
+    async with listening(world) as handle:
+        await handle(create(1))
+        await handle(command(StopVm(vm=VM), 2))
+        await world.confirm(VM)
+        await handle(command(StartVm(vm=VM), 3))
         once = await everything(world)
-        await commands.handler(received(message_of(wish), sequence))  # type: ignore[arg-type]
-        await commands.handler(received(message_of(wish), sequence, delivered=2))  # type: ignore[arg-type]
+        await handle(command(StopVm(vm=VM), 2), delivered=2)
+        await handle(create(1), delivered=2)
         assert await everything(world) == once
-    for loop in loops:
-        loop.cancel()
-    await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def test_a_command_that_is_overtaken_ends_without_effect(world: World) -> None:
+    await with_host(world, "h1")
+    async with listening(world) as handle:
+        await handle(create(1))
+        await handle(command(StartVm(vm=VM), 3))
+        await handle(command(StopVm(vm=VM), 2), delivered=2)
+    assert world.assignment(VM).operation == id_of(3)
+    assert (await world.said())[-1] == f"operation.failed operation/{id_of(2)}"
+
+
+async def test_a_create_that_comes_again_does_not_revive_a_deleted_vm(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.send(command(DeleteVm(vm=VM), 2))
+    await world.settle()
+    await world.confirm(VM)
+    await gone(world)
+    await world.kill()
+    async with listening(world) as handle:
+        once = await everything(world)
+        await handle(create(1), delivered=2)
+        assert await everything(world) == once
+
+
+async def test_what_could_not_be_told_is_told_before_what_comes_later(world: World) -> None:
+    await with_host(world, "h1")
+    bus = CutBus(world.bus, publishes=1, refuses=True)
+    async with listening(world, bus) as handle:
+        with pytest.raises(Unavailable):
+            await handle(create(1))
+        bus.mend(publishes=99)
+        await handle(command(StopVm(vm=VM), 2))
+    assert await world.said() == [
+        f"vm.scheduled vm/{VM}",
+        f"vm.reassigned vm/{VM}",
+        f"operation.failed operation/{id_of(1)}",
+    ]
+
+
+async def test_a_place_is_given_back_when_its_write_fails(world: World) -> None:
+    await with_host(world, "h1", memory_mib=512 + 512)
+    bus = CutBus(world.bus, publishes=9, refuses=True)
+    async with listening(world, bus) as handle:
+        bus.mend(publishes=0)
+        with pytest.raises(Unavailable):
+            await handle(create(1, "a"))
+        bus.mend(publishes=9)
+        await handle(create(2, "b"))
+    assert list(await world.assignments()) == [f"vm.{id_of(1002)}.h1"]
+
+
+@asynccontextmanager
+async def listening(world: World, bus: Bus | None = None) -> AsyncIterator[Handle]:
+    """A warm scheduler that is handed its commands by the test."""
+    service = await world.build(bus)
+    loops = [asyncio.ensure_future(loop()) for loop in service.background]
+    await until(service.ready)
+    consumer = service.consumers[0]
+    assert isinstance(consumer, Consumer)
+    sequences = itertools.count(1)
+
+    async def handle(wish: Envelope[Any], delivered: int = 1) -> None:
+        await consumer.handler(received(message_of(wish), next(sequences), delivered=delivered))
+
+    try:
+        yield handle
+    finally:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
 
 
 async def everything(world: World) -> list[tuple[str, int, bytes]]:
@@ -246,6 +347,20 @@ async def test_a_vm_is_forgotten_when_its_host_has_deleted_it_and_not_before(wor
     await world.send(create(3))
     await world.settle()
     assert (await world.said())[-1] == f"vm.scheduled vm/{id_of(1003)}"
+
+
+async def test_a_late_word_of_an_earlier_end_forgets_nothing(world: World) -> None:
+    await with_host(world, "h1")
+    await world.send(create(1))
+    await world.send(command(StopVm(vm=VM), 2))
+    await world.send(command(DeleteVm(vm=VM), 3))
+    await world.settle()
+    for generation in (1, 2):
+        late = VmDeleted(vm=VM, host="h1", generation=generation)
+        await world.say(late, source="h1", about=f"vm/{VM}")
+    await world.host("h2")
+    await registered(world, "h2")
+    assert list(await world.assignments()) == [f"vm.{VM}.h1"]
 
 
 async def gone(world: World) -> None:
