@@ -454,7 +454,7 @@ async def test_every_command_has_help_with_examples(shell: Shell) -> None:
         *(("host", verb) for verb in ("list", "show", "set")),
         *(("operation", verb) for verb in ("list", "show")),
         *(("context", verb) for verb in ("list", "use", "set", "show", "remove")),
-        *((name,) for name in ("up", "nats-context", "version")),
+        *((name,) for name in ("up", "init", "nats-context", "version")),
         ("event", "tail"),
     ]
     for command in commands:

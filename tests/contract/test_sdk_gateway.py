@@ -1,0 +1,85 @@
+"""The SDK against the real gateway: what one sends, the other understands."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from msgspec import structs
+
+from schemas import samples
+from schemas.resources import DiskSpec, VmSpec
+from tests.fixtures.gateway import TOKEN, GatewayUnderTest
+from vireo import Client, ClientSettings, Conflict, Invalid, NotFound, Unauthenticated
+
+QUICK = ClientSettings(attempts=2, backoff_first_s=0.01, poll_first_s=0.01, patience_s=2)
+SPEC = VmSpec(name="sdk", disks=(DiskSpec(image="tiny"),))
+
+
+@pytest_asyncio.fixture
+async def client(gateway: GatewayUnderTest) -> AsyncIterator[Client]:
+    async with Client(gateway.url, TOKEN, settings=QUICK) as client:
+        yield client
+
+
+async def test_a_create_is_awaited_to_its_end(client: Client, gateway: GatewayUnderTest) -> None:
+    pending = await client.vms.create(SPEC)
+    await gateway.inventory.put(structs.replace(pending.latest, phase="succeeded"))
+    assert (await pending).phase == "succeeded"
+
+
+async def test_the_same_key_gives_the_same_operation(client: Client) -> None:
+    first = await client.vms.create(SPEC, key="once")
+    again = await client.vms.create(SPEC, key="once")
+    assert again.latest == first.latest
+    with pytest.raises(Conflict):
+        await client.vms.create(structs.replace(SPEC, cpus=2), key="once")
+
+
+async def test_every_change_is_understood(client: Client) -> None:
+    vm, host = samples.VM_SAMPLE.spec.name, samples.HOST
+    begun = [
+        await client.vms.start(vm),
+        await client.vms.stop(vm, mode="forced", grace_s=1.5),
+        await client.vms.reboot(vm, mode="forced"),
+        await client.vms.pause(vm),
+        await client.vms.resume(vm),
+        await client.vms.delete(vm, mode="graceful", grace_s=30),
+        await client.hosts.configure(host, maintenance=True, labels={"rack": "a"}),
+    ]
+    assert [(pending.latest.command, pending.target) for pending in begun] == [
+        *((f"vm.{verb}", samples.VM) for verb in ("start", "stop", "reboot", "pause", "resume")),
+        ("vm.delete", samples.VM),
+        ("host.configure", host),
+    ]
+
+
+async def test_resources_are_read_as_they_are(client: Client) -> None:
+    assert await client.vms.get(samples.VM) == samples.VM_SAMPLE
+    assert await client.vms.telemetry(samples.VM) == samples.VM_READING
+    assert await client.hosts.get(samples.HOST) == samples.HOST_RESOURCE
+    assert await client.hosts.telemetry(samples.HOST) == samples.HOST_READING
+
+
+async def test_refusals_come_as_types_with_every_bad_field(
+    client: Client, gateway: GatewayUnderTest
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        await client.vms.create({"name": "A", "cpus": 0, "disks": [], "colour": "red"})
+    assert {item.field for item in caught.value.errors} == {"/name", "/cpus", "/disks", "/colour"}
+    with pytest.raises(NotFound):
+        await client.vms.start("nowhere")
+    async with Client(gateway.url, settings=QUICK) as stranger:
+        with pytest.raises(Unauthenticated):
+            await stranger.vms.get(samples.VM)
+
+
+async def test_the_event_of_a_request_is_streamed(client: Client) -> None:
+    pending = await client.vms.create(SPEC)
+    stream = client.events.stream(operation=pending.id, after="0")
+    async with contextlib.aclosing(stream) as events:
+        event = await anext(events)
+    assert (event.name, event.header.operation) == ("operation.accepted", pending.id)
+    assert event.envelope().data.target == pending.target
