@@ -32,6 +32,10 @@ QEMU: Mapping[str, Setting] = {
     "max_core": 0,
 }
 
+# libvirt 10.4 and newer would take nftables, and then leaves a DHCP answer's checksum to traffic
+# control, which not every kernel has; guests drop an answer without one. Older ones don't read it.
+NETWORK: Mapping[str, Setting] = {"firewall_backend": "iptables"}
+
 
 def host_name(number: int) -> str:
     return f"h{number}"

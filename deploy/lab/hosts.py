@@ -175,6 +175,7 @@ class Host:
         settings = {"host_uuid": str(identity), **configuration.LIBVIRTD}
         (etc / "libvirtd.conf").write_text(configuration.render(settings))
         (etc / "qemu.conf").write_text(configuration.render(configuration.QEMU))
+        (etc / "network.conf").write_text(configuration.render(configuration.NETWORK))
         self._prepare_networks(etc)
         self._write_spec()
 
