@@ -191,6 +191,7 @@ def assemble(
                 subjects=(subjects.ALL_EVENTS,),
                 handler=inventory.on_events,
                 batch=settings.batch,
+                ack_wait_s=settings.ack_wait_s,
                 max_deliver=-1,
             )
         ],

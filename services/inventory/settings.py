@@ -16,6 +16,8 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     postgres: PostgresSettings = PostgresSettings()
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Most events in one transaction."""
+    ack_wait_s: Annotated[float, Meta(ge=1, le=600)] = 5
+    """After so long what a killed inventory had in hand is given to another (or to itself, restarted)."""
     waiters: Annotated[int, Meta(ge=1, le=100_000)] = 4096
     """Most requests that may wait for operations at once; beyond it they are answered 503."""
     queries: Annotated[int, Meta(ge=1, le=10_000)] = 64
