@@ -134,7 +134,8 @@ def _delete(command: Envelope[DeleteVm], fleet: Fleet, limits: Limits, now: floa
         return Refused(problem=not_found("vm", wish.vm))
     if held.assignment.operation == command.id:
         return Repeated(assignment=held.assignment)
-    if held.assignment.ended:
+    harder = wish.mode == "forced" and held.assignment.stop_mode == "graceful"
+    if held.assignment.ended and not harder:
         return Refused(problem=conflict(f"VM {wish.vm} is being deleted already."))
     following = replace(
         _next_generation(held, command),

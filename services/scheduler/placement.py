@@ -108,7 +108,7 @@ def _in_short(spec: VmSpec, excluded: Sequence[Excluded]) -> str:
         return f"No host has registered that could offer {wish}."
     counts = Counter(reason.rule for reason in excluded)
     by_rule = ", ".join(f"{counts[rule]} by {rule}" for rule in FILTERS if counts[rule])
-    return f"None of {len(excluded)} hosts can take {wish}: {by_rule}."
+    return f"No host of {len(excluded)} can take {wish}: {by_rule}."
 
 
 # filters: in words why not, or None

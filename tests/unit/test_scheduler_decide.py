@@ -156,9 +156,20 @@ def test_a_delete_ends_the_assignment_and_keeps_its_place_until_confirmed() -> N
 
 
 def test_a_vm_that_ends_takes_no_more_wishes() -> None:
-    fleet, _ = fleet_with_vm(ended=True)
+    fleet, _ = fleet_with_vm(ended=True, stop_mode="forced")
     assert decided(StartVm(vm=VM), fleet) == Refused(problem=conflict(f"VM {VM} is being deleted."))
     assert decided(DeleteVm(vm=VM), fleet) == Refused(
+        problem=conflict(f"VM {VM} is being deleted already.")
+    )
+
+
+def test_a_delete_that_waits_for_the_guest_may_be_forced() -> None:
+    fleet, before = fleet_with_vm(ended=True, stop_mode="graceful")
+    decision = decided(DeleteVm(vm=VM, mode="forced"), fleet)
+    assert isinstance(decision, Changed)
+    assert decision.assignment.generation == before.generation + 1
+    assert (decision.assignment.ended, decision.assignment.stop_mode) == (True, "forced")
+    assert decided(DeleteVm(vm=VM, mode="graceful"), fleet) == Refused(
         problem=conflict(f"VM {VM} is being deleted already.")
     )
 

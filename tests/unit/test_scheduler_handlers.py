@@ -65,6 +65,17 @@ async def test_a_create_becomes_an_assignment_and_an_event_with_the_reason(world
     )
 
 
+async def test_the_trace_goes_on_in_the_assignment_and_its_event(world: World) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    await with_host(world, "h1")
+    traced = msgspec.structs.replace(create(1), traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+    await world.send(traced)
+    await world.settle()
+    (event,) = await world.events()
+    assert (world.assignment(VM).traceparent or "").split("-")[1] == trace
+    assert event.traceparent == world.assignment(VM).traceparent
+
+
 async def test_what_fits_nowhere_fails_at_once_with_the_reason_per_host(world: World) -> None:
     await with_host(world, "h1")
     await world.send(create(1, memory_mib=99999))

@@ -210,7 +210,7 @@ def test_what_fits_nowhere_is_refused_with_the_reason_per_host_nearest_first() -
             type="urn:vireo:problem:unplaceable",
             title="No host fits",
             status=409,
-            detail="None of 3 hosts can take 2 CPUs and 8192 MiB of memory: "
+            detail="No host of 3 can take 2 CPUs and 8192 MiB of memory: "
             "1 by image, 1 by cpu, 1 by memory.",
             reasons={
                 "h1": "memory: needs 8192 MiB, 4096 of 4096 MiB are left",
