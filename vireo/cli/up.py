@@ -7,6 +7,7 @@ import os
 import sys
 import tomllib
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -158,13 +159,12 @@ def _announce(ready: Ready, *, first: bool) -> None:
         # Once, to the person who sits before it; never into a log.
         shown += f"\n          {ready.admin_token_file.read_text(encoding='ascii').strip()}"
     sys.stdout.write(f"gateway   {ready.url}\n{shown}\nlogs      {ready.log_dir}\n")
-    for line in _next(ready, is_current=_keep_context(ready)):
+    for line in _next(_keep_context(ready)):
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def _next(ready: Ready, *, is_current: bool) -> list[str]:
-    vireo = "vireo" if is_current else f"vireo --context {LOCAL}"
+def _next(vireo: str) -> list[str]:
     return [
         "",
         "next, in another terminal:",
@@ -177,18 +177,25 @@ def _next(ready: Ready, *, is_current: bool) -> list[str]:
     ]
 
 
-def _keep_context(ready: Ready) -> bool:
-    """Keep the context `local` for what runs now; whether it is the current one."""
+def _keep_context(ready: Ready) -> str:
+    """Keep the context `local` for what runs now; how `vireo` is called to reach it."""
     from vireo.contexts import Context, ContextError, contexts_file, load, save
 
     path = contexts_file(os.environ)
+    without = (
+        f'VIREO_URL={ready.url} VIREO_TOKEN="$(cat {quote(str(ready.admin_token_file))})" vireo'
+    )
     try:
         old = load(path)
         context = Context(url=ready.url, token_file=str(ready.admin_token_file))
+        known = old.contexts.get(LOCAL)
+        if known is not None and known.token is not None:
+            note(f"warning: the context {LOCAL!r} is somebody's own; it was left as it is")
+            return without
         new = old.with_context(LOCAL, context, use=False)
         if new != old:
             save(path, new)
     except ContextError as error:
         note(f"warning: no context was kept: {error}")
-        return False
-    return new.current == LOCAL
+        return without
+    return "vireo" if new.current == LOCAL else f"vireo --context {LOCAL}"
