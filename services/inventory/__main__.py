@@ -1,7 +1,6 @@
 """`python -m services.inventory`"""
 
 from chassis.run import main
-
 from services.inventory.handlers import build
 from services.inventory.settings import InventorySettings
 

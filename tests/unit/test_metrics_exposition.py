@@ -1,0 +1,179 @@
+"""What Prometheus is shown: its text format, its names, nothing that is not known."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from schemas.ids import uuid7
+from schemas.telemetry import (
+    FileSystem,
+    GuestDisk,
+    GuestSample,
+    HostSample,
+    NetworkInterface,
+)
+from services.metrics.exposition import text
+from services.metrics.model import Fleet, HostNewest, VmNewest, VmSample
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+VM = uuid7(1_700_000_000_000, b"0123456789")
+GUEST = GuestSample(
+    vm=VM,
+    at=AT,
+    os='Tiny "1"\nand \\ more',
+    kernel="6.1",
+    hostname="web-1",
+    load1=0.1,
+    load5=0.2,
+    load15=0.3,
+    cpu_busy=0.5,
+    memory_total_kib=98304,
+    memory_available_kib=65536,
+    uptime_s=12.5,
+    file_systems=(
+        FileSystem(mountpoint="/", type="ext4", total_bytes=1000, used_bytes=10),
+        FileSystem(mountpoint="/", type="ext4", total_bytes=2000, used_bytes=20),
+    ),
+    interfaces=(NetworkInterface(name="eth0", receive_bytes=1, transmit_bytes=2),),
+    disks=(GuestDisk(name="vda", read_bytes=3, write_bytes=4),),
+)
+FULL = Fleet(
+    hosts={
+        ("lab", "h1"): HostNewest(
+            host="h1",
+            site="lab",
+            at=AT,
+            sequence=1,
+            interval_s=5.0,
+            heard_s=0.0,
+            sample=HostSample(
+                cpu_busy=0.25,
+                load1=1.0,
+                load5=0.5,
+                load15=0.25,
+                memory_total_mib=4096,
+                memory_available_mib=1024,
+                swap_used_mib=0,
+                disk_total_bytes=10_000_000_000,
+                disk_free_bytes=5_000_000_000,
+                uptime_s=3600.0,
+                vms_running=1,
+            ),
+            vms={
+                VM: VmNewest(
+                    sample=VmSample(
+                        state="running",
+                        cpus=2,
+                        cpu_time_ns=1_500_000_000,
+                        memory_max_kib=131_072,
+                        memory_rss_kib=98_304,
+                        memory_available_kib=120_000,
+                        memory_unused_kib=100_000,
+                        block_read_bytes=1,
+                        block_write_bytes=2,
+                        block_read_requests=3,
+                        block_write_requests=4,
+                        net_receive_bytes=5,
+                        net_transmit_bytes=6,
+                    ),
+                    cpu_busy=0.5,
+                    guest=GUEST,
+                )
+            },
+        )
+    },
+    frames={"taken": 3, "garbled": 1, "stale": 0, "refused": 0},
+)
+
+
+def samples(fleet: Fleet) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """As Prometheus' own client reads it."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text(fleet))
+        for sample in family.samples
+    }
+
+
+def test_values_are_in_base_units() -> None:
+    found = samples(FULL)
+    host = (("host", "h1"), ("site", "lab"))
+    vm = (*host, ("vm", VM))
+    assert {
+        name: found[name, labels]
+        for name, labels in (
+            ("vireo_host_info", host),
+            ("vireo_host_memory_size_bytes", host),
+            ("vireo_host_cpu_busy_ratio", host),
+            ("vireo_host_last_frame_timestamp_seconds", host),
+            ("vireo_vm_cpu_seconds_total", vm),
+            ("vireo_vm_memory_size_bytes", vm),
+            ("vireo_guest_agent_up", vm),
+        )
+    } == {
+        "vireo_host_info": 1,
+        "vireo_host_memory_size_bytes": 4096 * 1024 * 1024,
+        "vireo_host_cpu_busy_ratio": 0.25,
+        "vireo_host_last_frame_timestamp_seconds": AT.timestamp(),
+        "vireo_vm_cpu_seconds_total": 1.5,
+        "vireo_vm_memory_size_bytes": 131_072 * 1024,
+        "vireo_guest_agent_up": 1,
+    }
+
+
+def test_labels_may_hold_any_text() -> None:
+    labels = {
+        "host": "h1",
+        "site": "lab",
+        "vm": VM,
+        "os": 'Tiny "1"\nand \\ more',
+        "kernel": "6.1",
+        "hostname": "web-1",
+    }
+    assert ("vireo_guest_info", tuple(sorted(labels.items()))) in samples(FULL)
+
+
+def test_no_series_is_told_twice() -> None:
+    lines = [line.rsplit(" ", 1)[0] for line in text(FULL).splitlines() if line[0] != "#"]
+    assert len(lines) == len(set(lines))
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    host = HostNewest(
+        host="h1",
+        site="lab",
+        at=AT,
+        sequence=1,
+        interval_s=5.0,
+        heard_s=0.0,
+        sample=HostSample(),
+        vms={VM: VmNewest(sample=VmSample(state="stopped"))},
+    )
+    names = {name for name, _ in samples(Fleet(hosts={("lab", "h1"): host}))}
+    assert names == {
+        "vireo_host_info",
+        "vireo_host_last_frame_timestamp_seconds",
+        "vireo_host_running_vms",
+        "vireo_vm_info",
+    }
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="promtool is missing (Debian package prometheus)",
+)
+def test_promtool_finds_nothing_to_complain_of() -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=text(FULL),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
