@@ -7,4 +7,5 @@ from services.hostagent.handlers import build
 from services.hostagent.settings import Settings
 
 if __name__ == "__main__":
-    run.main("hostagent", Settings, build)
+    # The streams are the others' to make: an agent may not, and waits for them.
+    run.main("hostagent", Settings, build, make_streams=False)

@@ -35,10 +35,18 @@ class LogFile:
         if self._file is not None:
             self._file.close()
 
-    async def copy(self, source: asyncio.StreamReader | None) -> None:
-        """Everything from `source` to its end."""
-        while source is not None and (chunk := await source.read(CHUNK_BYTES)):
-            self.write(chunk)
+    async def copy(self, descriptor: int) -> None:
+        """Everything that comes out of a pipe, to its end; closes it."""
+        reader = asyncio.StreamReader()
+        with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), pipe
+            )
+            try:
+                while chunk := await reader.read(CHUNK_BYTES):
+                    self.write(chunk)
+            finally:
+                transport.close()
 
     def write(self, chunk: bytes) -> None:
         if self._file is None:

@@ -148,9 +148,14 @@ class Supervisor:
     async def _run_once(self, child: Child, output: LogFile) -> bool:
         """Run the child to its end. Whether it had become ready."""
         async with Watch(child.ready, self._run_dir / f"{child.name}.notify") as watch:
-            process = await self._spawned(child, watch.environment)
+            # A pipe of our own: asyncio's would make us wait for whoever inherits it.
+            reading, writing = os.pipe()
+            copying = asyncio.create_task(output.copy(reading))
+            try:
+                process = await self._spawned(child, watch.environment, writing)
+            finally:
+                os.close(writing)
             self._processes[child.name] = process
-            copying = asyncio.create_task(output.copy(process.stdout))
             becoming = asyncio.create_task(self._become_ready(child, watch, process))
             try:
                 await process.wait()
@@ -180,9 +185,11 @@ class Supervisor:
         self._ready[child.name].set()
         return True
 
-    async def _spawned(self, child: Child, extra: Mapping[str, str]) -> asyncio.subprocess.Process:
+    async def _spawned(
+        self, child: Child, extra: Mapping[str, str], output: int
+    ) -> asyncio.subprocess.Process:
         """A new process, or none: being cancelled while it begins must not leave it behind."""
-        beginning = asyncio.create_task(self._spawn(child, extra))
+        beginning = asyncio.create_task(self._spawn(child, extra, output))
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
@@ -191,15 +198,17 @@ class Supervisor:
             await process.wait()
             raise
 
-    async def _spawn(self, child: Child, extra: Mapping[str, str]) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, child: Child, extra: Mapping[str, str], output: int
+    ) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C on the terminal reaches us alone, and we stop in order.
         return await asyncio.create_subprocess_exec(
             *child.argv,
             cwd="/",
             env={**self._environment, **child.environment, **extra},
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
 
