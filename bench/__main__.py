@@ -1,0 +1,44 @@
+"""`python -m bench [NAME ...] [--json]`: run benchmarks and say what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.report import json_line, table
+
+NAMES = ("creates", "boot", "footprint")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}")
+    parser.add_argument("--json", action="store_true", help="one object a line, for programs")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    for name in arguments.names or NAMES:
+        measure(name, as_json=arguments.json)
+    return 0
+
+
+def measure(name: str, *, as_json: bool) -> None:
+    print(f"bench: {name}", file=sys.stderr, flush=True)
+    benchmark = importlib.import_module(f"bench.{name}")
+    # Short: Unix sockets lie below it. QEMU and Postgres go through it as users of their own.
+    with tempfile.TemporaryDirectory(prefix="vireo-bench-") as directory:
+        Path(directory).chmod(0o711)
+        rows = list(benchmark.run(Path(directory)))
+    if as_json:
+        for figure in rows:
+            print(json_line(figure), flush=True)
+    else:
+        print(table(rows), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
