@@ -91,7 +91,7 @@ class _Vcpu(Struct):
     online: bool = False
 
 
-class _DiskStats(Struct, rename="kebab"):
+class _DiskStats(Struct, frozen=True, rename="kebab"):
     read_sectors: int | None = None
     write_sectors: int | None = None
 

@@ -118,12 +118,12 @@ class LibvirtConnection:
                     continue
                 wait_s = RECONNECT_FIRST_S
                 log.info("libvirt_connected", uri=self._uri)
-                self._tell(Connected())
+                self.tell(Connected())
                 assert self._lost is not None
                 await self._lost.wait()
                 log.warning("libvirt_lost", uri=self._uri)
                 await self._disconnect()
-                self._tell(Disconnected(reason="connection lost"))
+                self.tell(Disconnected(reason="connection lost"))
         finally:
             await self._disconnect()
             for pool in self._pools.values():
@@ -176,7 +176,7 @@ class LibvirtConnection:
 
         def post(notice: Notice) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(self._tell, notice)
+                loop.call_soon_threadsafe(self.tell, notice)
 
         def closed(_conn: Any, _reason: int, _opaque: object) -> None:
             if not loop.is_closed():
@@ -197,7 +197,8 @@ class LibvirtConnection:
             callbacks, self._callbacks = self._callbacks, []
             await asyncio.to_thread(_close, conn, callbacks)
 
-    def _tell(self, notice: Notice) -> None:
+    def tell(self, notice: Notice) -> None:
+        """Give a notice to every listener; in the event loop."""
         for listener in self._listeners:
             listener(notice)
 

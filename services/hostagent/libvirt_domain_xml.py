@@ -70,7 +70,8 @@ def build(assignment: VmAssignment, layout: Layout) -> str:
     _text(domain, "name", domain_name(assignment))
     _text(domain, "uuid", assignment.vm)
     _text(domain, "title", spec.name)
-    etree.SubElement(domain, "metadata").append(_marker(assignment))
+    marked = etree.Element(f"{{{NAMESPACE}}}vm", nsmap={PREFIX: NAMESPACE})
+    etree.SubElement(domain, "metadata").append(_mark(marked, assignment))
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.cpus))
     _boot(domain, layout)
@@ -84,8 +85,8 @@ def build(assignment: VmAssignment, layout: Layout) -> str:
 
 
 def marker(assignment: VmAssignment) -> str:
-    """The metadata element alone, as `virDomainSetMetadata` wants it."""
-    return etree.tostring(_marker(assignment), encoding="unicode")
+    """The metadata element alone, as `virDomainSetMetadata` wants it: libvirt adds the namespace."""
+    return etree.tostring(_mark(etree.Element("vm"), assignment), encoding="unicode")
 
 
 def read(xml: str) -> Definition:
@@ -104,8 +105,7 @@ def read(xml: str) -> Definition:
     return Definition(ours=True, generation=generation, spec=spec, cpus=cpus, memory_mib=memory_mib)
 
 
-def _marker(assignment: VmAssignment) -> etree._Element:
-    element = etree.Element(f"{{{NAMESPACE}}}vm", nsmap={PREFIX: NAMESPACE})
+def _mark(element: etree._Element, assignment: VmAssignment) -> etree._Element:
     element.set("generation", str(assignment.generation))
     element.set("operation", assignment.operation)
     # ASCII alone: XML cannot hold every character that JSON can.

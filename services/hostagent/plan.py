@@ -48,6 +48,7 @@ from services.hostagent.model import (
 
 BUSY_AGAIN_S = 1.0
 """How soon to look again at a domain that the hypervisor itself is working on."""
+UNDEFINED = "undefined"
 
 
 def plan(
@@ -125,10 +126,11 @@ def _carry_out(assignment: VmAssignment, record: Record, observed: Observed | No
         )
         steps.append(Say(record=record))
     target = target_of(assignment)
-    at = state_of(observed)
-    if at not in states_on(PATHS[record.origin, target], record.origin) and at != record.known:
+    at, shown = state_of(observed), _shown(record, observed)
+    expected = states_on(PATHS[record.origin, target], record.origin)
+    if shown not in expected and shown != record.known:
         record, said = _noticed(assignment, record, observed)
-        record = replace(record, origin=at)
+        record = replace(record, origin=shown)
         steps.append(Say(record=record, utterances=said))
     steps += _mark(assignment, observed)
     path = PATHS[record.origin, target]
@@ -159,6 +161,8 @@ def _effects(
         disks = assignment.spec.disks if at == "absent" else ()
         return tuple(CreateDisk(assignment.vm, disk) for disk in disks), at
     if milestone == "define" and at != "absent":
+        return (), at
+    if milestone == "stop" and at == "absent" and assignment.ended:
         return (), at
     to = target_of(assignment) if milestone == "confirm" else LEADS_TO[milestone]
     return _moves(assignment, at, to), to
@@ -240,10 +244,12 @@ def _watch(
         return NOTHING
     steps: list[Step] = []
     at = state_of(observed)
-    if at != record.known:
+    undefined = observed is None and target != "absent" and record.noticed != UNDEFINED
+    if _shown(record, observed) != record.known or (undefined and record.known != "absent"):
         record, said = _noticed(assignment, record, observed)
         steps.append(Say(record=record, utterances=said))
-    if at == target and record.failed:
+    done = at == record.known == target
+    if done and record.failed:
         record = replace(record, failed="")
         steps.append(Say(record=record))
     if record.failed:
@@ -251,7 +257,7 @@ def _watch(
     if observed is not None and target != "absent":
         redefinition, record = _redefine(assignment, record, observed)
         steps += redefinition
-    if at == target:
+    if done:
         return Plan(steps=tuple(steps))
     if mend_in_s > 0:
         return Plan(steps=tuple(steps), again_in_s=mend_in_s)
@@ -260,14 +266,27 @@ def _watch(
     return Plan(steps=tuple(steps), mends=True)
 
 
+def _shown(record: Record, observed: Observed | None) -> Known:
+    """The state of the VM, not of its domain: one that was undefined by hand is a stopped VM whose
+    disks are still there. Only a VM that never was, or was deleted, is absent."""
+    if observed is None:
+        return "absent" if record.known == "absent" else "stopped"
+    return observed.state
+
+
 def _noticed(
     assignment: VmAssignment, record: Record, observed: Observed | None
 ) -> tuple[Record, tuple[Utterance, ...]]:
-    """The VM is found in another state than was told last: what happened, and that it is a drift."""
-    at = state_of(observed)
-    record = replace(record, known=at, incidents=record.incidents + 1)
-    said = [_vm(record, *_happened(assignment, observed))]
-    expected = target_of(assignment)
+    """The VM is found otherwise than was told last: what happened, and that it is a drift."""
+    shown, before = _shown(record, observed), record.known
+    record = replace(
+        record,
+        known=shown,
+        incidents=record.incidents + 1,
+        noticed=UNDEFINED if observed is None else "",
+    )
+    said = [] if shown == before else [_vm(record, *_happened(assignment, observed))]
+    expected, at = target_of(assignment), state_of(observed)
     if at != expected:
         found = f"{at}: {observed.detail}" if observed is not None and observed.detail else at
         drift = events.VmDrifted(**_of(assignment), expected=expected, found=found)
@@ -324,7 +343,7 @@ def _mended(assignment: VmAssignment, record: Record, *, at: Known, to: Known) -
     milestone = PATHS[at, to][-1]
     fact = _fact(assignment, milestone)
     said = () if fact is None else (_vm(record, f"mended/{fact[0]}", fact[1]),)
-    return Say(record=replace(record, known=to), utterances=said)
+    return Say(record=replace(record, known=to, noticed=""), utterances=said)
 
 
 class _Of(TypedDict):

@@ -1,0 +1,366 @@
+"""What the agent relies on in any hypervisor: the one in memory and libvirt's test driver alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from schemas.resources import DiskSpec, NicSpec, StopMode
+from services.hostagent.disks import Disks
+from services.hostagent.hypervisor import (
+    Changed,
+    Claimed,
+    Connected,
+    Hypervisor,
+    HypervisorFailure,
+    HypervisorUnavailable,
+    Notice,
+    Rebooted,
+)
+from services.hostagent.libvirt_hypervisor import LibvirtHypervisor
+from services.hostagent.memory_hypervisor import MemoryHypervisor
+from tests.fixtures.hostagent import VM, assignment_of, id_of, spec_of, test_driver_uri, write_image
+
+WAIT_S = 5.0
+
+
+class Notices:
+    """Everything that a hypervisor told, to be waited for."""
+
+    def __init__(self) -> None:
+        self.heard: list[Notice] = []
+        self._more = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, notice: Notice) -> None:
+        self.heard.append(notice)
+        task = asyncio.ensure_future(self._wake())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wake(self) -> None:
+        async with self._more:
+            self._more.notify_all()
+
+    async def expect(self, notice: Notice) -> None:
+        async with asyncio.timeout(WAIT_S), self._more:
+            await self._more.wait_for(lambda: notice in self.heard)
+
+
+def libvirt_test_driver(folder: Path) -> LibvirtHypervisor:
+    write_image(folder / "images")
+    return LibvirtHypervisor(
+        uri=test_driver_uri(folder),
+        domain_type="test",
+        disks=Disks(folder / "data", folder / "images", empty=True),
+        cmdline="console=ttyS0",
+        threads=4,
+        agent_threads=1,
+        timeout_s=10,
+        keepalive_s=2,
+    )
+
+
+@asynccontextmanager
+async def running(hypervisor: Hypervisor) -> AsyncIterator[tuple[Hypervisor, Notices]]:
+    notices = Notices()
+    hypervisor.listen(notices)
+    task = asyncio.create_task(hypervisor.run())
+    try:
+        await notices.expect(Connected())
+        yield hypervisor, notices
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture(params=["memory", "libvirt test driver"])
+async def pair(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[Hypervisor, Notices]]:
+    made: Hypervisor = (
+        MemoryHypervisor() if request.param == "memory" else libvirt_test_driver(tmp_path)
+    )
+    async with running(made) as both:
+        yield both
+
+
+@pytest.fixture
+def hypervisor(pair: tuple[Hypervisor, Notices]) -> Hypervisor:
+    return pair[0]
+
+
+@pytest.fixture
+def notices(pair: tuple[Hypervisor, Notices]) -> Notices:
+    return pair[1]
+
+
+async def make(hypervisor: Hypervisor, *, start: bool = False) -> None:
+    assignment = assignment_of()
+    for disk in assignment.spec.disks:
+        await hypervisor.create_disk(VM, disk)
+    await hypervisor.define(assignment)
+    if start:
+        await hypervisor.start(VM)
+
+
+async def state(hypervisor: Hypervisor) -> str:
+    observed = await hypervisor.observe(VM)
+    return "absent" if observed is None else observed.state
+
+
+async def test_what_was_never_made_is_not_there(hypervisor: Hypervisor) -> None:
+    assert await hypervisor.observe(VM) is None
+
+
+async def test_a_defined_domain_tells_all_that_it_was_defined_with(hypervisor: Hypervisor) -> None:
+    await make(hypervisor)
+
+    observed = await hypervisor.observe(VM)
+
+    assert observed is not None
+    assert (observed.state, observed.ours, observed.persistent) == ("stopped", True, True)
+    assert (observed.generation, observed.spec) == (1, spec_of())
+    assert (observed.cpus, observed.memory_mib) == (1, 128)
+
+
+async def test_text_of_any_alphabet_survives_in_the_metadata(hypervisor: Hypervisor) -> None:
+    spec = spec_of(metadata={"note": "<Grüße> & \"日本\" \x07 \U0001f426 ]]>"})
+    await hypervisor.create_disk(VM, spec.disks[0])
+    await hypervisor.define(assignment_of(spec=spec))
+
+    observed = await hypervisor.observe(VM)
+
+    assert observed is not None
+    assert observed.spec == spec
+
+
+async def test_a_life_goes_through_its_states(hypervisor: Hypervisor) -> None:
+    await make(hypervisor)
+    seen = [await state(hypervisor)]
+    for move in (hypervisor.start, hypervisor.pause, hypervisor.resume, hypervisor.destroy):
+        await move(VM)
+        seen.append(await state(hypervisor))
+    await hypervisor.undefine(VM)
+    seen.append(await state(hypervisor))
+
+    assert seen == ["stopped", "running", "paused", "running", "stopped", "absent"]
+
+
+async def test_every_move_may_be_made_twice(hypervisor: Hypervisor) -> None:
+    await make(hypervisor)
+    await make(hypervisor)
+    for move in (hypervisor.start, hypervisor.pause, hypervisor.resume, hypervisor.destroy):
+        await move(VM)
+        await move(VM)
+    await hypervisor.undefine(VM)
+    await hypervisor.undefine(VM)
+    await hypervisor.destroy(VM)
+    await hypervisor.remove_disks(VM)
+    await hypervisor.remove_disks(VM)
+
+    assert await hypervisor.observe(VM) is None
+
+
+async def test_a_guest_that_is_asked_to_stop_stops_by_itself(
+    hypervisor: Hypervisor, notices: Notices
+) -> None:
+    await make(hypervisor, start=True)
+    notices.heard.clear()
+
+    await hypervisor.ask_to_stop(VM)
+    await notices.expect(Changed(domain=VM))
+
+    observed = await hypervisor.observe(VM)
+    assert observed is not None
+    assert (observed.state, observed.cause) == ("stopped", "guest")
+
+
+async def test_a_destroyed_guest_did_not_stop_by_itself(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    await hypervisor.destroy(VM)
+
+    observed = await hypervisor.observe(VM)
+    assert observed is not None
+    assert observed.cause == "host"
+
+
+async def test_a_newer_generation_is_stamped_on_a_running_domain(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    await hypervisor.stamp(assignment_of(7))
+
+    observed = await hypervisor.observe(VM)
+    assert observed is not None
+    assert (observed.state, observed.generation) == ("running", 7)
+
+
+async def test_a_running_domain_can_be_defined_anew_and_keeps_running(
+    hypervisor: Hypervisor,
+) -> None:
+    await make(hypervisor, start=True)
+
+    await hypervisor.define(assignment_of(2, spec=spec_of(memory_mib=256)))
+
+    observed = await hypervisor.observe(VM)
+    assert observed is not None
+    assert (observed.state, observed.generation, observed.memory_mib) == ("running", 2, 256)
+
+
+async def test_a_domain_without_its_disks_is_not_defined(hypervisor: Hypervisor) -> None:
+    with pytest.raises(HypervisorFailure, match="missing"):
+        await hypervisor.define(assignment_of())
+
+    assert await hypervisor.observe(VM) is None
+
+
+async def test_an_unknown_image_is_refused_by_name(hypervisor: Hypervisor) -> None:
+    with pytest.raises(HypervisorFailure, match="'nowhere' is not on this host"):
+        await hypervisor.create_disk(VM, DiskSpec(image="nowhere"))
+
+
+async def test_a_blank_disk_needs_a_size(hypervisor: Hypervisor) -> None:
+    with pytest.raises(HypervisorFailure, match="neither an image nor a size"):
+        await hypervisor.create_disk(VM, DiskSpec(name="data"))
+
+
+async def test_disks_outlive_everything_but_their_removal(hypervisor: Hypervisor) -> None:
+    await make(hypervisor)
+    with pytest.raises(HypervisorFailure, match="still there"):
+        await hypervisor.remove_disks(VM)
+    await hypervisor.undefine(VM)
+    await hypervisor.define(assignment_of())
+    await hypervisor.undefine(VM)
+    await hypervisor.remove_disks(VM)
+
+    with pytest.raises(HypervisorFailure, match="missing"):
+        await hypervisor.define(assignment_of())
+
+
+async def test_a_running_domain_is_not_undefined(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    with pytest.raises(HypervisorFailure, match="running"):
+        await hypervisor.undefine(VM)
+
+    assert await state(hypervisor) == "running"
+
+
+async def test_what_happens_to_a_domain_is_noticed(
+    hypervisor: Hypervisor, notices: Notices
+) -> None:
+    await make(hypervisor)
+    await notices.expect(Changed(domain=VM))
+    notices.heard.clear()
+
+    await hypervisor.start(VM)
+
+    await notices.expect(Changed(domain=VM))
+
+
+async def test_a_survey_tells_our_domains_from_foreign_ones(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    survey = await hypervisor.survey()
+
+    assert survey.ours == (Claimed(vm=VM, state="running"),)
+    assert VM not in {one.uuid for one in survey.foreign}
+
+
+async def test_a_sample_has_a_row_for_each_of_our_domains(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    sample = await hypervisor.sample()
+
+    assert sample.ids == (VM,)
+    assert sample.state == ("running",)
+
+
+async def test_a_host_describes_itself(hypervisor: Hypervisor) -> None:
+    description = await hypervisor.describe()
+
+    assert description.cpus > 0
+    assert description.memory_mib > 1024
+    assert description.networks == ("default",)
+
+
+async def test_a_guest_without_an_agent_gives_a_failure(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    with pytest.raises((HypervisorFailure, HypervisorUnavailable)):
+        await hypervisor.ask_guest(VM, b'{"execute":"guest-ping"}', timeout_s=1)
+
+
+async def test_a_domain_that_is_not_there_cannot_be_started(hypervisor: Hypervisor) -> None:
+    with pytest.raises(HypervisorFailure):
+        await hypervisor.start(id_of(9))
+
+
+@pytest.mark.parametrize("mode", ["graceful", "forced"])
+async def test_a_reboot_is_noticed(
+    hypervisor: Hypervisor, notices: Notices, mode: StopMode
+) -> None:
+    await make(hypervisor, start=True)
+
+    await hypervisor.reboot(VM, mode)
+
+    await notices.expect(Rebooted(domain=VM))
+    assert await state(hypervisor) == "running"
+
+
+async def test_a_spec_with_several_disks_and_cards_is_defined(hypervisor: Hypervisor) -> None:
+    spec = spec_of(
+        disks=(DiskSpec(image="tiny", size_gib=2), DiskSpec(name="data", size_gib=1)),
+        nics=(NicSpec(), NicSpec(mac="52:54:00:00:00:07", model="e1000")),
+    )
+    for disk in spec.disks:
+        await hypervisor.create_disk(VM, disk)
+
+    await hypervisor.define(assignment_of(spec=spec))
+
+    assert await state(hypervisor) == "stopped"
+
+
+async def test_the_test_drivers_own_domain_is_foreign_and_safe(tmp_path: Path) -> None:
+    async with running(libvirt_test_driver(tmp_path)) as (hypervisor, _):
+        survey = await hypervisor.survey()
+        (foreign,) = survey.foreign
+        assert (foreign.name, foreign.state, foreign.cpus) == ("somebody-elses", "running", 2)
+
+        with pytest.raises(HypervisorFailure, match="not Vireo's"):
+            await hypervisor.destroy(foreign.uuid)
+
+        assert (await hypervisor.survey()).foreign == (foreign,)
+
+
+async def test_an_unreachable_libvirt_is_unavailable_and_tried_again(tmp_path: Path) -> None:
+    hypervisor = LibvirtHypervisor(
+        uri=f"test://{tmp_path}/later.xml",
+        domain_type="test",
+        disks=Disks(tmp_path / "data", tmp_path / "images", empty=True),
+        cmdline="",
+        threads=1,
+        agent_threads=1,
+        timeout_s=5,
+        keepalive_s=2,
+    )
+    notices = Notices()
+    hypervisor.listen(notices)
+    task = asyncio.create_task(hypervisor.run())
+    try:
+        with pytest.raises(HypervisorUnavailable):
+            await hypervisor.observe(VM)
+        test_driver_uri(tmp_path)
+        (tmp_path / "node.xml").rename(tmp_path / "later.xml")
+
+        await notices.expect(Connected())
+
+        assert await hypervisor.observe(VM) is None
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
