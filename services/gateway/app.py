@@ -46,7 +46,10 @@ def _served(desk: Desk, route: Route[Any, Any]) -> HTTPRouteHandler:
         return rendered(answer) if isinstance(answer, Answer) else answer
 
     return HTTPRouteHandler(
-        route.path.replace("}", ":str}"), http_method=route.method, name=route.name
+        route.path.replace("}", ":str}"),
+        http_method=route.method,
+        name=route.name,
+        status_code=route.status,
     )(handle)
 
 

@@ -14,13 +14,15 @@ import msgspec
 import structlog
 
 from chassis import kv
-from chassis.bus import Bus, CaughtUp, Conflict, Expect, Incoming, Start
+from chassis.bus import Bus, CaughtUp, Conflict, Expect, Incoming, Start, Unavailable
 from chassis.service import Rig
 from schemas import subjects
 from services.gateway import decide
 from services.gateway.model import ADMIN, TOKEN_KEYS, TokenRecord
 
 log = structlog.get_logger()
+
+RETRY_S = 1.0
 
 
 class Tokens:
@@ -64,6 +66,18 @@ async def follow_tokens(bus: Bus, tokens: Tokens) -> None:
 
 
 async def ensure_admin(rig: Rig, token_file: Path | None) -> None:
+    """See that there is, or was, an admin token; waits for the bus for as long as it takes."""
+    while True:
+        try:
+            await _ensure_admin(rig, token_file)
+        except Unavailable as error:
+            log.warning("admin_awaits_bus", error=str(error))
+            await rig.clock.sleep(RETRY_S)
+        else:
+            return
+
+
+async def _ensure_admin(rig: Rig, token_file: Path | None) -> None:
     """Make `token.admin` if there was never one, and hand it out once: to the file, else to stdout.
 
     The file is written first: after a crash in between, the next start finds the token there and

@@ -158,8 +158,8 @@ def claim(
         return Claim(command=fresh, revision=revision)
     if record.fingerprint != wish.fingerprint:
         return Refusal(problem=_key_reused())
-    if record.state == "done" and record.answer is not None:
-        return Replay(operation=record.command, answer=bytes(record.answer))
+    if record.state == "done":
+        return Replay(operation=record.command, answer=record.answer.encode())
     age_s = (now - record.since).total_seconds()
     if record.state == "in_flight" and age_s < takeover_s:
         return Refusal(problem=_in_flight(), retry_after_s=1)
@@ -171,13 +171,12 @@ def moved(
     to: IdempotencyState,
     *,
     now: datetime,
-    answer: bytes | None = None,
+    answer: bytes = b"",
 ) -> IdempotencyRecord:
     """The record after a step of its life. Raises ValueError if the table doesn't list the step."""
     if to not in NEXT_STATES[record.state]:
         raise ValueError(f"an idempotency record cannot go from {record.state} to {to}")
-    kept = None if answer is None else msgspec.Raw(answer)
-    return msgspec.structs.replace(record, state=to, since=now, answer=kept)
+    return msgspec.structs.replace(record, state=to, since=now, answer=answer.decode())
 
 
 def _key_reused() -> Problem:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from chassis import micro
-from chassis.bus import Unavailable
+from chassis.bus import BusError
 from chassis.service import Rig
 from schemas.problems import Problem, unavailable
 from services.gateway import decide
@@ -58,7 +58,7 @@ class Desk:
         patience_s = self.settings.ask_timeout_s if timeout_s is None else timeout_s
         try:
             found = await micro.ask(self.rig.bus, service, endpoint, query, timeout_s=patience_s)
-        except Unavailable as error:
+        except BusError as error:
             raise self.away(f"The {service} service does not answer.") from error
         if isinstance(found, Problem):
             problem = decide.as_answer(found)

@@ -16,7 +16,7 @@ from chassis import kv
 from chassis.bus import Ack, BusError, Conflict, Expect
 from schemas import subjects
 from services.gateway import decide
-from services.gateway.answers import Refused
+from services.gateway.answers import Refused, of_status, refuse
 from services.gateway.desk import Desk
 from services.gateway.model import Claim, IdempotencyRecord, IdempotencyState, Refusal, Replay, Wish
 
@@ -99,10 +99,10 @@ async def keep(desk: Desk, claimed: Claimed, answer: bytes) -> None:
 async def release(desk: Desk, claimed: Claimed) -> None:
     """Say that the claim came to nothing, so that a repetition need not wait for its age."""
     if desk.rig.bus.connected:
-        await _settle(desk, claimed, "interrupted", None)
+        await _settle(desk, claimed, "interrupted", b"")
 
 
-async def _settle(desk: Desk, claimed: Claimed, to: IdempotencyState, answer: bytes | None) -> None:
+async def _settle(desk: Desk, claimed: Claimed, to: IdempotencyState, answer: bytes) -> None:
     if claimed.key is None or claimed.record is None:
         return
     record = decide.moved(claimed.record, to, now=desk.rig.clock.now(), answer=answer)
@@ -121,11 +121,12 @@ async def _put(desk: Desk, key: str, record: IdempotencyRecord, revision: int) -
 
 
 def _record(entry: kv.Entry | None) -> IdempotencyRecord | None:
-    """The record, None where there is none; one that cannot be read counts as none."""
+    """The record, None where there is none. One that cannot be read is refused, not overwritten:
+    what it stands for may have been done."""
     if entry is None or entry.value is None:
         return None
     try:
         return msgspec.json.decode(entry.value, type=IdempotencyRecord)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         log.error("idempotency_record_unreadable", key=entry.key)
-        return None
+        raise refuse(of_status(500, "What is kept under this key cannot be read.")) from error

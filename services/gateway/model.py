@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from schemas.commands import GraceSeconds
@@ -153,7 +152,8 @@ class IdempotencyRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: IdempotencyState
     since: datetime
     """When the request that works on it claimed it."""
-    answer: msgspec.Raw | None = None
+    answer: str = ""
+    """The body that was answered; empty until it is done."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):

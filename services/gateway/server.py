@@ -6,7 +6,6 @@ What belongs here: the socket and the server's life. Signals are `chassis.run`'s
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,15 +31,27 @@ class _Server(uvicorn.Server):
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
-    """The socket to serve on. Raises OSError if the address is taken or not ours."""
-    family = socket.AF_INET
+    """The socket to serve on. Raises OSError if the address is taken or not ours.
+
+    It says IPPROTO_TCP, because asyncio switches Nagle's delay off for sockets that say so only.
+    """
+    found = socket.getaddrinfo(
+        settings.address,
+        settings.port,
+        type=socket.SOCK_STREAM,
+        proto=socket.IPPROTO_TCP,
+        flags=socket.AI_PASSIVE,
+    )
+    family, kind, protocol, _, place = found[0]
+    listening = socket.socket(family, kind, protocol)
     try:
-        if ipaddress.ip_address(settings.address).version == 6:
-            family = socket.AF_INET6
-    except ValueError:
-        pass  # a host name
-    place = (settings.address, settings.port)
-    return socket.create_server(place, family=family, backlog=BACKLOG)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def url_of(listening: socket.socket, settings: GatewaySettings) -> str:
