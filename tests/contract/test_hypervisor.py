@@ -129,7 +129,7 @@ async def test_a_defined_domain_tells_all_that_it_was_defined_with(hypervisor: H
 
 
 async def test_text_of_any_alphabet_survives_in_the_metadata(hypervisor: Hypervisor) -> None:
-    spec = spec_of(metadata={"note": "<Grüße> & \"日本\" \x07 \U0001f426 ]]>"})
+    spec = spec_of(metadata={"note": '<Grüße> & "日本" \x07 \U0001f426 ]]>'})
     await hypervisor.create_disk(VM, spec.disks[0])
     await hypervisor.define(assignment_of(spec=spec))
 
