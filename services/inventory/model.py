@@ -175,14 +175,6 @@ STATE_SAID: dict[type[Any], VmState] = {
 UNBORN: frozenset[VmState] = frozenset({"scheduled", "creating"})
 """States of a VM of which the agent has not yet said that it stands."""
 
-FOUND: dict[str, VmState] = {
-    "running": "running",
-    "paused": "paused",
-    "stopped": "stopped",
-    "crashed": "crashed",
-}
-"""What an agent may find a guest to be, as a state."""
-
 COMMAND_OF_POWER: dict[PowerState, str] = {
     "running": "vm.start",
     "stopped": "vm.stop",

@@ -31,14 +31,16 @@ DETAIL: dict[type[Any], Callable[[Any], str]] = {
 
 
 def trail(envelopes: Sequence[Envelope[Any]]) -> tuple[OperationStep, ...]:
-    """The steps of an operation from its events in order.
+    """The steps of an operation from its events in the order of the stream, its acceptance first.
 
-    Times are the senders' own; a sender whose clock is behind the gateway's shows 0 ms, never less.
+    A VM's later life (a crash, a mending) is told under the operation that wished it last, but is no
+    step of it: the trail ends with the operation. Times are the senders' own; a sender whose clock is
+    behind the gateway's shows 0 ms, never less.
     """
-    if not envelopes:
+    steps = _until_its_end(sorted(envelopes, key=lambda each: not _is_acceptance(each)))
+    if not steps:
         return ()
-    accepted = (each for each in envelopes if isinstance(each.data, events.OperationAccepted))
-    since = in_utc(next(accepted, envelopes[0]).time)
+    since = in_utc(steps[0].time)
     return tuple(
         OperationStep(
             event=BY_TYPE[each.type].name,
@@ -47,8 +49,20 @@ def trail(envelopes: Sequence[Envelope[Any]]) -> tuple[OperationStep, ...]:
             elapsed_ms=max(0.0, round((in_utc(each.time) - since).total_seconds() * 1000, 3)),
             detail=_detail(each.data),
         )
-        for each in envelopes
+        for each in steps
     )
+
+
+def _is_acceptance(envelope: Envelope[Any]) -> bool:
+    return isinstance(envelope.data, events.OperationAccepted)
+
+
+def _until_its_end(envelopes: Sequence[Envelope[Any]]) -> Sequence[Envelope[Any]]:
+    ends = (number for number, each in enumerate(envelopes, start=1) if isinstance(each.data, ENDS))
+    return envelopes[: next(ends, len(envelopes))]
+
+
+ENDS = (events.OperationSucceeded, events.OperationFailed)
 
 
 def _detail(data: Any) -> str:

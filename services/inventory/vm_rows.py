@@ -16,7 +16,6 @@ from schemas.resources import VmSpec, VmState
 from services.inventory.columns import json_of, labels_column, site_of, text
 from services.inventory.model import (
     COMMAND_OF_POWER,
-    FOUND,
     STATE_SAID,
     UNBORN,
     Fact,
@@ -68,8 +67,6 @@ def _state_after(row: VmRow, data: Any) -> VmState | None:
         return "creating" if row.state in UNBORN or row.state == "failed" else None
     if isinstance(data, events.VmFailed):
         return "failed" if row.state in UNBORN else None
-    if isinstance(data, events.VmDrifted):
-        return FOUND.get(data.found)
     return said
 
 

@@ -161,10 +161,21 @@ def test_a_crash_is_a_state_with_a_reason_until_the_vm_runs_again() -> None:
     ]
 
 
-def test_drift_shows_what_was_found() -> None:
+def test_drift_is_a_problem_until_it_is_mended() -> None:
+    stopped = events.VmStopped(vm=VM, host="h1", generation=1, reason="guest")
     drift = events.VmDrifted(vm=VM, host="h1", generation=1, expected="running", found="stopped")
-    row = vm_after(*CREATED, (None, drift))
-    assert (row.state, row.problem) == ("stopped", "Found stopped, expected running.")
+    drifted = vm_after(*CREATED, (CREATE, stopped), (CREATE, drift))
+    mended = vm_after(*CREATED, (CREATE, stopped), (CREATE, drift), (CREATE, STARTED))
+    assert [(row.state, row.problem) for row in (drifted, mended)] == [
+        ("stopped", "Found stopped, expected running."),
+        ("running", ""),
+    ]
+
+
+def test_what_befalls_a_vm_later_does_not_touch_the_operation_that_made_it() -> None:
+    crash = events.VmCrashed(vm=VM, host="h1", generation=1, detail="panicked")
+    later = operation_after(*CREATED, (CREATE, crash), (CREATE, STARTED))
+    assert msgspec.structs.replace(later, position=7) == operation_after(*CREATED)
 
 
 def test_a_vm_that_could_not_be_made_failed_with_the_reason() -> None:
