@@ -1,7 +1,6 @@
 """Start the gateway: `python -m services.gateway`."""
 
 from chassis.run import main
-
 from services.gateway.build import build
 from services.gateway.settings import GatewaySettings
 

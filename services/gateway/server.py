@@ -20,6 +20,8 @@ from services.gateway.settings import GatewaySettings
 log = structlog.get_logger()
 
 BACKLOG = 1024
+SPARE_S = 1
+"""The server gives up on stragglers so long before the process gives up on the server."""
 
 
 class _Server(uvicorn.Server):
@@ -91,7 +93,7 @@ def _config(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=settings.limits.connections,
         h11_max_incomplete_event_size=settings.limits.header_bytes,
-        timeout_graceful_shutdown=max(1, round(settings.grace_s)),
+        timeout_graceful_shutdown=max(1, int(settings.grace_s) - SPARE_S),
         ssl_certfile=tls.certificate_file,
         ssl_keyfile=tls.key_file,
     )

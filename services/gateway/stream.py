@@ -21,7 +21,7 @@ from services.gateway import filtering
 from services.gateway.answers import Answer, refuse
 from services.gateway.asked import Asked
 from services.gateway.desk import Desk
-from services.gateway.handlers import list_events, vm_id
+from services.gateway.handlers import id_of, list_events
 from services.gateway.model import EventFilter, EventQuery, Nothing
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ async def events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer | ASGI
     desk.require_bus()
     wanted = EventFilter(
         operation=query.operation,
-        vm=await vm_id(desk, query.vm) if query.vm else None,
+        vm=await id_of(desk, query.vm) if query.vm else None,
         host=query.host,
         site=query.site,
         types=query.type,
