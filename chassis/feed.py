@@ -41,6 +41,12 @@ class Feed(AsyncIterator[T], Generic[T]):
         self._failure = failure
         self._wake.set()
 
+    def unread(self) -> list[T]:
+        """Take everything that nobody has read."""
+        items = list(self._backlog)
+        self._backlog.clear()
+        return items
+
     def __aiter__(self) -> Feed[T]:
         return self
 

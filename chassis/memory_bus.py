@@ -146,7 +146,12 @@ class MemoryBus:
         with _listed(self._pulls.setdefault((stream, consumer), []), pull):
             if (known := self._consumers.get((stream, consumer))) is not None:
                 known.hand_out()
-            yield pull.feed
+            try:
+                yield pull.feed
+            finally:
+                pull.batch = 0
+                for delivery in pull.feed.unread():
+                    await delivery.nak(0)
 
     async def last(self, stream: str, subject: str) -> Incoming | None:
         return self._stream(stream).last(subject)

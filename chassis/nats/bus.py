@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
+import structlog
 from nats.aio.msg import Msg
 
 from chassis.bus import (
     Ack,
+    BusError,
     CaughtUp,
     ConsumerConfig,
     Delivery,
@@ -28,6 +31,8 @@ from chassis.nats.publisher import Publisher
 from chassis.nats.pull import pulled
 from chassis.nats.streams import ensure_consumer, ensure_stream, stream_json
 
+log = structlog.get_logger(__name__)
+
 
 class NatsBus:
     """Made by `chassis.nats.connect`, which keeps its link running."""
@@ -36,6 +41,7 @@ class NatsBus:
         self._link = link
         self._api = Api(link)
         self._publisher = Publisher(link)
+        self._in_memory: dict[str, StreamConfig] = {}
 
     @property
     def connected(self) -> bool:
@@ -108,6 +114,8 @@ class NatsBus:
     async def ensure_stream(self, config: StreamConfig) -> None:
         await ensure_stream(self._api, config)
         self.learn(config)
+        if config.storage == "memory":
+            self._in_memory[config.name] = config
 
     async def ensure_consumer(self, config: ConsumerConfig) -> None:
         await ensure_consumer(self._api, config)
@@ -118,6 +126,22 @@ class NatsBus:
 
     async def purge(self, stream: str, subject: str) -> None:
         await self._api.purge_stream(stream, subject)
+
+    async def run(self) -> None:
+        """Make streams in memory anew after each reconnection. Ends by cancellation.
+
+        A server that was restarted has forgotten not only their messages but themselves.
+        """
+        connected = asyncio.Event()
+        with self._link.whenever_up(connected.set):
+            while True:
+                await connected.wait()
+                connected.clear()
+                for config in list(self._in_memory.values()):
+                    try:
+                        await ensure_stream(self._api, config)
+                    except BusError as error:
+                        log.warning("stream_not_restored", stream=config.name, error=str(error))
 
     async def close(self) -> None:
         await self._publisher.close()

@@ -25,6 +25,7 @@ async def connect(
     link = Link(settings, name=name)
     task = asyncio.create_task(link.run(), name="bus connection")
     bus = NatsBus(link)
+    restoring = asyncio.create_task(bus.run(), name="streams in memory")
     for config in streams:
         bus.learn(config)
     try:
@@ -32,8 +33,9 @@ async def connect(
         yield bus
     finally:
         await bus.close()
-        task.cancel()
-        await asyncio.wait([task])
+        for running in (restoring, task):
+            running.cancel()
+        await asyncio.wait([restoring, task])
 
 
 async def _first_connection(link: Link, task: asyncio.Task[None], patience_s: float | None) -> None:

@@ -133,7 +133,7 @@ class Follower:
                 **deliver,
                 "name": name,
                 "description": "An ordered reader of this stream",
-                "filter_subjects": list(self._subjects),
+                "filter_subjects": list(self._subjects) or [">"],
                 "ack_policy": "none",
                 "max_deliver": 1,
                 "mem_storage": True,

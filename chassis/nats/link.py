@@ -35,6 +35,7 @@ REFUSED = (
 )
 NO_RESPONDERS = 503
 CLOSED_POLL_S = 0.25
+DRAIN_S = 1.0
 
 Receive = Callable[[Msg], None]
 
@@ -84,10 +85,14 @@ class Link:
         while True:
             client = await self._dial_until_connected()
             try:
+                _honour_cancellation()
                 await self._bring_up(client)
                 await self._until_closed(client)
             except (OSError, nats.errors.Error) as error:
-                log.warning("bus_connection_failed", error=str(error))
+                log.warning("bus_connection_failed", error=_text(error))
+            except asyncio.CancelledError:
+                self._up.clear()  # closed on purpose: nothing to warn of
+                raise
             finally:
                 self._take_down()
                 await abandon(client)
@@ -191,7 +196,7 @@ class Link:
             url = self.settings.urls[attempt % len(self.settings.urls)]
             try:
                 self._closed.clear()
-                return await dial(
+                client = await dial(
                     url,
                     name=self._name,
                     settings=self.settings,
@@ -199,7 +204,10 @@ class Link:
                     on_closed=self._on_closed,
                 )
             except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+                _honour_cancellation()
                 log.warning("bus_unreachable", attempt=attempt, error=_text(error))
+            else:
+                return client
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
             wait_s = min(wait_s * 2, self.settings.redial_most_s)
         raise AssertionError("unreachable")
@@ -251,21 +259,40 @@ class Link:
             self._routes[route] = sub._id
 
     async def _unsubscribe(self, sid: int) -> None:
+        """Drain: what the server has already sent is still received."""
         client = self._client
         sub = client._subs.get(sid) if client is not None and sid else None
         if sub is not None:
-            with suppress(nats.errors.Error, OSError):
-                await sub.unsubscribe()
+            with suppress(nats.errors.Error, OSError, TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await sub.drain()  # type: ignore[no-untyped-call]
+
+
+def _honour_cancellation() -> None:
+    """End if we were told to: `wait_for` before Python 3.12, on which the client dials, forgets a
+    cancellation that comes together with its result."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextmanager
 def _as_bus_errors() -> Iterator[None]:
+    """Calls into the client: its errors become the bus's, and being cancelled stays being cancelled.
+
+    The client swallows a cancellation that meets it while it flushes; whoever ends a task would wait
+    for ever.
+    """
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task is not None else 0
     try:
         yield
     except REFUSED as error:
         raise BusError(_text(error)) from error
     except (nats.errors.Error, OSError) as error:
         raise Unavailable(_text(error)) from error
+    if task is not None and task.cancelling() > cancelled:
+        raise asyncio.CancelledError
 
 
 def _text(error: BaseException) -> str:

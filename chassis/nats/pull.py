@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from nats.aio.msg import Msg
 
-from chassis.bus import Delivery, Incoming, Unavailable
+from chassis.bus import BusError, Delivery, Incoming, Unavailable
 from chassis.feed import Feed, feeding
 from chassis.nats.fetch import Ended, Fetcher
 from chassis.nats.link import Link
@@ -120,7 +120,12 @@ class Puller:
 async def pulled(
     link: Link, *, stream: str, consumer: str, batch: int
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """The deliveries, for the time of the context. What was not read comes again after the ack wait."""
+    """The deliveries, for the time of the context. What nobody read is given back at its end."""
     puller = Puller(link, stream=stream, consumer=consumer, batch=batch)
-    async with feeding(puller.feed, puller.run(), name=f"pull {stream} {consumer}"):
-        yield puller.feed
+    try:
+        async with feeding(puller.feed, puller.run(), name=f"pull {stream} {consumer}"):
+            yield puller.feed
+    finally:
+        for delivery in puller.feed.unread():
+            with suppress(BusError):
+                await delivery.nak(0)

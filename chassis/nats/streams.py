@@ -63,7 +63,7 @@ def consumer_json(config: ConsumerConfig) -> Json:
         "name": config.name,
         "durable_name": config.name,
         "description": config.description,
-        "filter_subjects": list(config.subjects),
+        "filter_subjects": _filter(config),
         "deliver_policy": config.deliver,
         "ack_policy": "explicit",
         "ack_wait": _nanoseconds(config.ack_wait_s),
@@ -120,6 +120,12 @@ async def ensure_consumer(api: Api, config: ConsumerConfig) -> None:
     if differing := differences(wanted, present):
         await api.update_consumer(config.stream, config.name, {**present, **wanted})
         log.info("consumer_updated", consumer=config.name, fields=sorted(differing))
+
+
+def _filter(config: ConsumerConfig) -> list[str]:
+    """The last message per subject is only given for subjects that are named."""
+    everything = [">"] if config.deliver == "last_per_subject" else []
+    return list(config.subjects) or everything
 
 
 def _window_s(config: StreamConfig) -> float:
