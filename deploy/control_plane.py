@@ -175,6 +175,8 @@ class ControlPlane:
             *(sys.executable, "-m", "vireo.cli", "up"),
             *("--state-dir", str(self.state_dir)),
             *("--port", str(self.port), "--nats-port", str(self.nats_port)),
+            # A user that every machine has: what is tried out adds none.
+            *("--system-user", "nobody"),
             *hosts,
             *images,
             *(part for setting in settings for part in ("--set", setting)),

@@ -65,8 +65,8 @@ def test_servers_come_first_and_every_host_has_an_agent() -> None:
         "scheduler": ("nats",),
         "metrics": ("nats",),
         "gateway": ("nats",),
-        "hostagent-h1": ("nats",),
-        "hostagent-h2": ("nats",),
+        "hostagent-h1": ("nats", "scheduler"),
+        "hostagent-h2": ("nats", "scheduler"),
     }
 
 

@@ -51,6 +51,10 @@ def up(
     nats_port: NatsPort = 4222,
     image_dir: Annotated[Path | None, typer.Option(help="Where base images lie.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error.")] = "info",
+    system_user: Annotated[
+        str,
+        typer.Option(help="Whom Postgres runs as when root starts this; made if there is none."),
+    ] = "vireo",
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,6 +77,7 @@ def up(
         nats_port=nats_port,
         image_dir=None if image_dir is None else image_dir.absolute(),
         log_level=log_level,
+        system_user=system_user,
         settings=parsed("--set", settings_of, set_ or ()),
     )
     _run(options)

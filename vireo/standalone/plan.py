@@ -153,7 +153,9 @@ def _agent(host: HostOption, options: UpOptions, programs: Programs) -> tuple[Pl
         "data_dir": str(options.state_dir / "hosts" / host.name),
         "image_dir": str(options.images),
     }
-    return _python("hostagent", agent_name(host), ("nats",), options, own, programs)
+    # After the scheduler: by then the streams are made, which an agent may not make.
+    after = ("nats", "scheduler")
+    return _python("hostagent", agent_name(host), after, options, own, programs)
 
 
 def _postgres_table(service: str, options: UpOptions, place: postgres.Place) -> dict[str, Any]:

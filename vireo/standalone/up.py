@@ -15,9 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 import vireo
+from chassis import logs
+from chassis.settings import LogSettings
 from vireo.standalone import binaries, postgres
 from vireo.standalone.credentials import ensure_passwords, password_file, write_private
 from vireo.standalone.nats import ADDRESS, OPERATOR_USER, natscli_context
@@ -57,6 +60,7 @@ async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = N
     Raises UpError, ChildFailed, PostgresUnusable, ProgramMissing.
     """
     with _locked(options.state_dir):
+        _log_to_stderr(options)
         refuse_taken(ADDRESS, options.nats_port, "--nats-port")
         refuse_taken(options.gateway_address, options.gateway_port, "--port")
         plan, place = await _prepare(options)
@@ -74,6 +78,15 @@ async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = N
 
         async with _stopped_by_signals(supervisor):
             await supervisor.run(announce)
+
+
+def _log_to_stderr(options: UpOptions) -> None:
+    """Our own log lines; those of the children are in their files."""
+    try:
+        settings = msgspec.convert({"level": options.log_level}, LogSettings)
+    except msgspec.ValidationError as error:
+        raise UpError(f"--log-level: {error}") from error
+    logs.configure(settings, service="up", instance=f"up-{os.getpid()}", site=options.site)
 
 
 async def _prepare(options: UpOptions) -> tuple[Plan, postgres.Place]:
