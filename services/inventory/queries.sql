@@ -190,8 +190,9 @@ order by id desc
 limit $5;
 
 -- name: phases
--- Of the operations that somebody waits for.
-select id::text, phase from operations where id = any($1::uuid[]);
+-- Of the operations that somebody waits for. One whose later events came first is not known yet: it
+-- has no command until its acceptance, or what names its VM, is there too.
+select id::text, phase from operations where id = any($1::uuid[]) and command <> '';
 
 -- name: trail
 -- An operation's events in order.

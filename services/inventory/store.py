@@ -52,7 +52,8 @@ class Store:
         self._stream = stream
 
     async def record(self, arrivals: Sequence[Arrival]) -> dict[str, OperationPhase]:
-        """Store what is new in the batch and project it. Returns the phase of each operation touched.
+        """Store what is new in the batch and project it. Returns the phase of each operation touched
+        whose command is known.
 
         All or nothing: once it returns the batch is committed; when it raises nothing has happened.
         Raises Retry while Postgres is away, ValueError or asyncpg.DataError on a value it cannot hold.
@@ -82,7 +83,7 @@ class _Batch:
         facts = [fact(new[position].envelope, position) for position in sorted(new)]
         after = project_all(before, facts)
         await self._save(after)
-        return {id: row.phase for id, row in after.operations.items()}
+        return {id: row.phase for id, row in after.operations.items() if row.command}
 
     async def _load(self, arrivals: Sequence[Arrival]) -> Tables:
         """The rows that the batch concerns, and the VMs that its operations are about."""

@@ -272,6 +272,16 @@ async def test_an_operation_reads_with_its_trail(inventory: Inventory) -> None:
     )
 
 
+async def test_an_operation_whose_end_came_first_is_not_known_until_its_beginning_came(
+    inventory: Inventory,
+) -> None:
+    *beginning, end = arrivals(*CREATED)
+    assert await inventory.store.record([end]) == {}
+    assert await inventory.reads.phases([CREATE]) == {}
+    assert await inventory.store.record(beginning) == {CREATE: "succeeded"}
+    assert await inventory.reads.phases([CREATE]) == {CREATE: "succeeded"}
+
+
 async def test_a_failed_operation_reads_with_its_problem(inventory: Inventory) -> None:
     problem = Problem(
         type="urn:vireo:problem:unplaceable",
