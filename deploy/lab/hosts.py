@@ -136,8 +136,9 @@ class Host:
 
     def command(self, command: Sequence[str]) -> list[str]:
         """The command line that runs `command` inside the host."""
-        namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
-        return ["nsenter", f"--target={self._running_pid()}", *namespaces, "--", *command]
+        # The root as well: a mount namespace alone would lead out of a chroot.
+        entered = ["--mount", "--root", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
+        return ["nsenter", f"--target={self._running_pid()}", *entered, "--", *command]
 
     def run(
         self, command: Sequence[str], *, timeout_s: float = COMMAND_TIMEOUT_S
