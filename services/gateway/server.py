@@ -93,6 +93,8 @@ def _config(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=settings.limits.connections,
         h11_max_incomplete_event_size=settings.limits.header_bytes,
+        # uvicorn's 5 s cut off clients that were about to use their connection again.
+        timeout_keep_alive=settings.limits.idle_s,
         timeout_graceful_shutdown=max(1, int(settings.grace_s) - SPARE_S),
         ssl_certfile=tls.certificate_file,
         ssl_keyfile=tls.key_file,

@@ -45,6 +45,9 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     request_s: Annotated[
         Seconds, Meta(description="Time for one request, waiting for operations apart")
     ] = 30
+    idle_s: Annotated[
+        int, Meta(ge=1, le=3600, description="Time that a connection may stay open with no request")
+    ] = 75
     send_s: Annotated[
         Seconds, Meta(description="Time for a client to take what is sent; then it is cut off")
     ] = 30
