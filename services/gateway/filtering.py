@@ -44,12 +44,14 @@ def patterns(wanted: EventFilter) -> tuple[str, ...]:
 
 
 def start_after(sequence: int | None, newest: int) -> Start:
-    """Where a stream begins: with what is new, or after what the client saw last.
+    """Where a stream begins: with what is newer than the newest, or after what the client saw last.
+
+    By sequence in both cases, so that nothing is lost between the answer and the following.
 
     A client that saw more than there is looks at a bus that was made anew: all there is, is new to it.
     """
     if sequence is None:
-        return Start(at="new")
+        return Start(at="sequence", sequence=newest + 1)
     if sequence > newest:
         return Start(at="all")
     return Start(at="sequence", sequence=sequence + 1)
