@@ -5,6 +5,7 @@ What doesn't belong here: what to do when it fails or ends (`link.py`).
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -23,14 +24,19 @@ async def dial(
     name: str,
     settings: NatsSettings,
     on_error: Callable[[Exception], Awaitable[None]],
-    on_closed: Callable[[], Awaitable[None]],
+    closed: asyncio.Event,
 ) -> Client:
     """Connect once. Raises OSError, nats.errors.Error or TimeoutError.
 
-    The client may neither reconnect nor buffer by itself: a lost connection is replaced by a new
-    one, so that a restarted server, an expired login and the first start are one path.
+    `closed` is set when the connection ends. The client may neither reconnect nor buffer by itself: a
+    lost connection is replaced by a new one, so that a restarted server, an expired login and the
+    first start are one path.
     """
     client = Client()
+
+    async def on_closed() -> None:
+        closed.set()
+
     try:
         await client.connect(
             [url],

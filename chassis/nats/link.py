@@ -60,7 +60,6 @@ class Link:
         self._name = name
         self._client: Client | None = None
         self._up = asyncio.Event()
-        self._closed = asyncio.Event()
         self._routes: dict[Route, int] = {}
         self._listeners: dict[object, Callable[[], None]] = {}
         self._calls: dict[str, asyncio.Future[Msg]] = {}
@@ -83,11 +82,11 @@ class Link:
         answers = Route(f"{self._inbox}.*", "", self._on_answer)
         self._routes[answers] = 0
         while True:
-            client = await self._dial_until_connected()
+            client, closed = await self._dial_until_connected()
             try:
                 _honour_cancellation()
                 await self._bring_up(client)
-                await self._until_closed(client)
+                await _until_closed(client, closed)
             except (OSError, nats.errors.Error) as error:
                 log.warning("bus_connection_failed", error=_text(error))
             except asyncio.CancelledError:
@@ -190,24 +189,25 @@ class Link:
         if future is not None and not future.done():
             future.set_result(message)
 
-    async def _dial_until_connected(self) -> Client:
+    async def _dial_until_connected(self) -> tuple[Client, asyncio.Event]:
+        """A connected client, and the event that says that it is closed."""
         wait_s = self.settings.redial_first_s
         for attempt in itertools.count(1):
             url = self.settings.urls[attempt % len(self.settings.urls)]
             try:
-                self._closed.clear()
+                closed = asyncio.Event()
                 client = await dial(
                     url,
                     name=self._name,
                     settings=self.settings,
                     on_error=self._on_error,
-                    on_closed=self._on_closed,
+                    closed=closed,
                 )
             except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
                 _honour_cancellation()
                 log.warning("bus_unreachable", attempt=attempt, error=_text(error))
             else:
-                return client
+                return client, closed
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311
             wait_s = min(wait_s * 2, self.settings.redial_most_s)
         raise AssertionError("unreachable")
@@ -224,13 +224,6 @@ class Link:
         for react in list(self._listeners.values()):
             react()
 
-    async def _until_closed(self, client: Client) -> None:
-        # Polled as well: the closed callback is not called when the socket breaks while closing.
-        while not client.is_closed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSED_POLL_S):
-                    await self._closed.wait()
-
     def _take_down(self) -> None:
         self._client = None
         self._routes = dict.fromkeys(self._routes, 0)
@@ -240,9 +233,6 @@ class Link:
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(Unavailable("the connection to the bus was lost"))
-
-    async def _on_closed(self) -> None:
-        self._closed.set()
 
     async def _on_error(self, error: Exception) -> None:
         if not isinstance(error, (ConnectionError, nats.errors.UnexpectedEOF)):
@@ -266,6 +256,14 @@ class Link:
             with suppress(nats.errors.Error, OSError, TimeoutError):
                 async with asyncio.timeout(DRAIN_S):
                     await sub.drain()  # type: ignore[no-untyped-call]
+
+
+async def _until_closed(client: Client, closed: asyncio.Event) -> None:
+    # Polled as well: the event is not set when the socket breaks while closing.
+    while not client.is_closed and not closed.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSED_POLL_S):
+                await closed.wait()
 
 
 def _honour_cancellation() -> None:

@@ -120,9 +120,8 @@ async def test_a_follower_of_a_bucket_in_memory_notices_that_it_was_emptied(
     await bus.ensure_stream(leases)
     async with bus.follow("KV_LEASES", [], start=Start(at="last_per_subject")) as items:
         assert await soon(items) == CaughtUp()
-        for _ in range(5):
-            await bus.publish(kv.put("LEASES", "h1", b"before"))
-        for _ in range(5):
+        for host in ("h1", "h2", "h3"):
+            await bus.publish(kv.put("LEASES", host, b"before"))
             await soon(items)
 
         own_nats_server.restart()
