@@ -70,6 +70,9 @@ def read(
     info = meminfo(_text(proc / "meminfo"))
     load1, load5, load15 = loads(_text(proc / "loadavg"))
     uptime = _text(proc / "uptime").split()
+    available = _mib(info.get("MemAvailable"))
+    if available is None and memory is not None:
+        available = memory[1]
     space = os.statvfs(disk)
     sample = HostSample(
         cpu_busy=busy_share(before, now),
@@ -77,7 +80,7 @@ def read(
         load5=load5,
         load15=load15,
         memory_total_mib=memory[0] if memory else _mib(info.get("MemTotal")),
-        memory_available_mib=_mib(info.get("MemAvailable")) or (memory[1] if memory else None),
+        memory_available_mib=available,
         swap_used_mib=_mib(info.get("SwapTotal", 0) - info.get("SwapFree", 0)),
         disk_total_bytes=space.f_frsize * space.f_blocks,
         disk_free_bytes=space.f_frsize * space.f_bavail,

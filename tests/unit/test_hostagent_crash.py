@@ -23,7 +23,10 @@ from tests.fixtures.hostagent import HOST, VM, assignment_of
 
 WAIT_S = 10.0
 COUNTED = frozenset(
-    "create_disk remove_disks define stamp start pause resume ask_to_stop destroy undefine say".split()
+    {
+        *("create_disk", "remove_disks", "define", "stamp", "start", "pause", "resume"),
+        *("ask_to_stop", "destroy", "undefine", "say"),
+    }
 )
 
 
@@ -71,7 +74,7 @@ async def live(
     await journal.open()
     clock = SystemClock()
     means = Means(
-        hypervisor=Mortal(hypervisor, fate),  # type: ignore[arg-type]
+        hypervisor=Mortal(hypervisor, fate),
         journal=Mortal(journal, fate),  # type: ignore[arg-type]
         voice=Voice(site="default", host=HOST, clock=clock),
         clock=clock,

@@ -1,0 +1,162 @@
+"""The journal keeps what it was given, in order and once, and the outbox never loses or swaps any."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from chassis.bus import CaughtUp, Outgoing, Start
+from chassis.catalogue import ensure_streams
+from chassis.clock import SystemClock
+from chassis.memory_bus import MemoryBus, memory_bus
+from services.hostagent.journal import Journal, JournalBroken
+from services.hostagent.model import Record
+from services.hostagent.outbox import flush
+from tests.fixtures.cut_bus import CutBus
+from tests.fixtures.hostagent import VM, assignment_of, id_of
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    one = Journal(tmp_path / "journal.sqlite")
+    await one.open()
+    yield one
+    await one.close()
+
+
+def message(number: int) -> Outgoing:
+    subject = f"vireo.evt.default.h1.vm.{VM}.started"
+    return Outgoing(subject=subject, data=b"%d" % number, message_id=id_of(number))
+
+
+async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path) -> None:
+    path, record = tmp_path / "journal.sqlite", Record(vm=VM, generation=1, known="running")
+    first = Journal(path)
+    await first.open()
+    await first.accept(assignment_of(), None)
+    await first.say(record, [message(1)], generation=1)
+    await first.close()
+
+    second = Journal(path)
+    await second.open()
+    loaded, waiting = await second.load(), await second.waiting(10)
+    await second.close()
+
+    assert loaded == [(assignment_of(), record)]
+    assert [one.message for one in waiting] == [message(1)]
+
+
+async def test_only_a_newer_generation_is_accepted(journal: Journal) -> None:
+    answers = [await journal.accept(assignment_of(generation), None) for generation in (2, 2, 1, 3)]
+
+    assert answers == [True, False, False, True]
+
+
+async def test_the_same_event_is_kept_once_even_after_it_was_sent(journal: Journal) -> None:
+    await journal.post([message(1)])
+    (only,) = await journal.waiting(10)
+    await journal.sent(only.number, keep=10)
+
+    await journal.post([message(1), message(2)])
+
+    assert [one.message for one in await journal.waiting(10)] == [message(2)]
+
+
+async def test_an_end_told_too_late_stays_untold(journal: Journal) -> None:
+    await journal.accept(assignment_of(1), None)
+    await journal.accept(assignment_of(2), None)
+
+    ends = frozenset({id_of(2)})
+    record = Record(vm=VM, generation=1)
+    await journal.say(record, [message(1), message(2)], generation=1, ends=ends)
+
+    assert [one.message for one in await journal.waiting(10)] == [message(1)]
+
+
+async def test_only_what_was_ended_and_told_is_forgotten(journal: Journal) -> None:
+    await journal.accept(assignment_of(1), None)
+    kept = await journal.forget(VM)
+    await journal.accept(assignment_of(2, ended=True), None)
+    unfinished = await journal.forget(VM)
+    await journal.say(Record(vm=VM, generation=2), [], generation=2)
+
+    assert (kept, unfinished, await journal.forget(VM)) == (False, False, True)
+    assert await journal.load() == []
+
+
+async def test_what_comes_at_once_is_committed_together_and_kept_in_order(
+    journal: Journal,
+) -> None:
+    await asyncio.gather(*(journal.post([message(number)]) for number in range(300)))
+
+    waiting = await journal.waiting(1000)
+
+    assert [one.message for one in waiting] == [message(number) for number in range(300)]
+
+
+async def test_a_journal_of_another_version_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    with pytest.raises(JournalBroken, match="version 99"):
+        await Journal(path).open()
+
+
+async def test_a_journal_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
+    with pytest.raises(JournalBroken, match=str(tmp_path)):
+        await Journal(tmp_path).open()
+
+
+async def _published(bus: MemoryBus, count: int) -> list[bytes]:
+    async with asyncio.timeout(10):
+        while await bus.last_sequence("EVENTS") < count:
+            await asyncio.sleep(0.005)
+    return [body for one in range(1, count + 1) if (body := await _at(bus, one)) is not None]
+
+
+async def _at(bus: MemoryBus, sequence: int) -> bytes | None:
+    start = Start(at="sequence", sequence=sequence)
+    async with bus.follow("EVENTS", ["vireo.evt.>"], start=start) as feed:
+        async for one in feed:
+            return None if isinstance(one, CaughtUp) else one.data
+    return None
+
+
+async def test_the_outbox_survives_a_bus_that_goes_away_in_between(journal: Journal) -> None:
+    clock = SystemClock()
+    async with memory_bus(clock) as bus:
+        await ensure_streams(bus, clock)
+        cut = CutBus(bus, publishes=2, refuses=True)
+        await journal.post([message(number) for number in range(10)])
+        flushing = asyncio.create_task(flush(journal, cut, clock, batch=4, keep=100))
+        await cut.cut.wait()
+        await journal.post([message(number) for number in range(10, 20)])
+
+        cut.mend(publishes=10_000)
+        bodies = await _published(bus, 20)
+        flushing.cancel()
+        await asyncio.wait([flushing])
+
+    assert bodies == [b"%d" % number for number in range(20)]
+
+
+async def test_what_the_bus_has_already_is_not_sent_twice(journal: Journal) -> None:
+    clock = SystemClock()
+    async with memory_bus(clock) as bus:
+        await ensure_streams(bus, clock)
+        await bus.publish(message(1))
+        await journal.post([message(0), message(1), message(2)])
+        flushing = asyncio.create_task(flush(journal, bus, clock, batch=100, keep=100))
+        async with asyncio.timeout(10):
+            while await journal.waiting(1):
+                await asyncio.sleep(0.005)
+        flushing.cancel()
+        await asyncio.wait([flushing])
+
+        assert await _published(bus, 3) == [b"1", b"0", b"2"]
