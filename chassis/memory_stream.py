@@ -135,7 +135,7 @@ class MemoryStream:
 
     def _check(self, message: Outgoing) -> None:
         self._check_expectation(message.expect)
-        size = len(message.data)
+        size = _size(message)
         if 0 <= self.config.max_msg_size < size:
             raise BusError(f"{size} bytes: {self.config.name} takes {self.config.max_msg_size}")
         if message.ttl_s is not None and not self.config.allow_msg_ttl:
@@ -189,6 +189,12 @@ class MemoryStream:
             self.remove(self._by_subject[subject][0])
         while 0 <= self.config.max_bytes < self._bytes:
             self.remove(next(iter(self._messages)))
+
+
+def _size(message: Outgoing) -> int:
+    """Body and headers, as the server counts them."""
+    lines = sum(len(name) + len(value) + 4 for name, value in message.headers.items())
+    return len(message.data) + (lines + 12 if lines else 0)
 
 
 def _received(message: Outgoing, stream: str, sequence: int, at: datetime) -> Incoming:

@@ -120,7 +120,8 @@ class Link:
         client = self._client
         try:
             if self.connected and client is not None:
-                with _as_bus_errors():
+                # A connection that is lost meanwhile is no failure: the next one subscribes.
+                with suppress(Unavailable), _as_bus_errors():
                     await self._subscribe(client, route)
                     await client.flush()
             yield
