@@ -48,11 +48,13 @@ def main(
     build: Build[S],
     *,
     make_streams: bool = True,
+    wait_for_bus: bool = True,
     arguments: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run a service as this process.
 
     `make_streams`: whether it makes the catalogue's streams; an agent may not, and waits for them.
+    `wait_for_bus`: whether it can do nothing before the bus is there; an agent can, and must.
     """
     wishes = _parser(name).parse_args(arguments)
     try:
@@ -71,7 +73,11 @@ def main(
         _end(BAD_SETTINGS, f"{name}: trace: {error}")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_until_signalled(name, settings, build, make_streams=make_streams))
+            code = runner.run(
+                _until_signalled(
+                    name, settings, build, make_streams=make_streams, wait_for_bus=wait_for_bus
+                )
+            )
     finally:
         tracing.close(provider)
     sys.exit(code)
@@ -111,7 +117,9 @@ def _end(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
-async def _until_signalled(name: str, settings: S, build: Build[S], *, make_streams: bool) -> int:
+async def _until_signalled(
+    name: str, settings: S, build: Build[S], *, make_streams: bool, wait_for_bus: bool
+) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. A second signal ends it without any grace."""
     stop, started = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(
@@ -121,6 +129,7 @@ async def _until_signalled(name: str, settings: S, build: Build[S], *, make_stre
             settings,
             build,
             make_streams=make_streams,
+            wait_for_bus=wait_for_bus,
             notifier=Notifier(os.environ),
             started=started,
         )
@@ -150,12 +159,20 @@ async def run_until(
     build: Build[S],
     *,
     make_streams: bool = True,
+    wait_for_bus: bool = True,
     notifier: Notifier | None = None,
     started: asyncio.Event | None = None,
 ) -> None:
     """Run a service in this process until `stop` is set. Raises what broke it."""
     said = notifier or Notifier({})
-    async with running(name, settings, build, make_streams=make_streams, notifier=said) as service:
+    async with running(
+        name,
+        settings,
+        build,
+        make_streams=make_streams,
+        wait_for_bus=wait_for_bus,
+        notifier=said,
+    ) as service:
         if started is not None:
             started.set()
         await service.until(stop)
@@ -168,6 +185,7 @@ async def running(
     build: Build[S],
     *,
     make_streams: bool = True,
+    wait_for_bus: bool = True,
     bus: Bus | None = None,
     clock: Clock | None = None,
     ids: Ids | None = None,
@@ -182,7 +200,9 @@ async def running(
     said.status("connecting")
     async with AsyncExitStack() as stack:
         if bus is None:
-            bus = await stack.enter_async_context(_connected(name, instance, settings))
+            bus = await stack.enter_async_context(
+                _connected(name, instance, settings, wait=wait_for_bus)
+            )
         rig = Rig(
             service=name,
             instance=instance,
@@ -204,10 +224,10 @@ async def running(
 
 
 def _connected(
-    name: str, instance: str, settings: ChassisSettings
+    name: str, instance: str, settings: ChassisSettings, *, wait: bool
 ) -> AbstractAsyncContextManager[Bus]:
     streams = [config_of(stream) for stream in STREAMS]
-    return connect(settings.nats, name=f"vireo {name} {instance}", streams=streams)
+    return connect(settings.nats, name=f"vireo {name} {instance}", streams=streams, wait=wait)
 
 
 async def _close(service: Service) -> None:

@@ -14,13 +14,18 @@ from chassis.nats.settings import NatsSettings
 
 @asynccontextmanager
 async def connect(
-    settings: NatsSettings, *, name: str, streams: Sequence[StreamConfig] = ()
+    settings: NatsSettings,
+    *,
+    name: str,
+    streams: Sequence[StreamConfig] = (),
+    wait: bool = True,
 ) -> AsyncIterator[NatsBus]:
     """A connected bus. `name` is what the server's monitoring shows.
 
     `streams` are those that this process publishes to without making them (`ensure_stream` takes note
     by itself); what it doesn't know is published without batching. Raises Unavailable if
-    `first_connection_s` passes; later losses never end the bus.
+    `first_connection_s` passes; later losses never end the bus. Without `wait` it begins as one that
+    was lost: for those who have something to do before anybody hears them.
     """
     link = Link(settings, name=name)
     task = asyncio.create_task(link.run(), name="bus connection")
@@ -29,7 +34,8 @@ async def connect(
     for config in streams:
         bus.learn(config)
     try:
-        await _first_connection(link, task, settings.first_connection_s)
+        if wait:
+            await _first_connection(link, task, settings.first_connection_s)
         yield bus
     finally:
         await bus.close()

@@ -8,4 +8,4 @@ from services.hostagent.settings import Settings
 
 if __name__ == "__main__":
     # The streams are the others' to make: an agent may not, and waits for them.
-    run.main("hostagent", Settings, build, make_streams=False)
+    run.main("hostagent", Settings, build, make_streams=False, wait_for_bus=False)
