@@ -13,13 +13,16 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
+from msgspec import Struct
 
+from bench.cpu import between, cpu_seconds
 from bench.floor import create_floor_s
+from bench.load import Answer, Clients, Connection, clients
 from bench.report import Row, Target, quantile, row
 from bench.test_driver import node_file
 from deploy.control_plane import ControlPlane
@@ -31,19 +34,33 @@ IDLE = 40
 
 THROUGHPUT = Target("at least", 0.1)
 
+Trail = dict[str, float]
+"""Event → milliseconds since the operation was accepted."""
+
+
+class Burst(Struct, frozen=True, kw_only=True):
+    """One burst of creates and the raw one beside it."""
+
+    seconds: float
+    raw_s: float
+    cpu_s: dict[str, float]
+    """By process."""
+    trails: list[Trail]
+
 
 def run(directory: Path) -> Iterator[Row]:
     with test_plane(directory) as plane:
-        bursts, raw, trails = asyncio.run(throughput(plane, node_file(directory / "raw.xml")))
+        bursts = asyncio.run(throughput(plane, node_file(directory / "raw.xml")))
         yield row(
             "creates per second",
-            [BURST / seconds for seconds in bursts],
+            [BURST / burst.seconds for burst in bursts],
             "/s",
-            baselines=[BURST / seconds for seconds in raw],
+            baselines=[BURST / burst.raw_s for burst in bursts],
             target=THROUGHPUT,
             note=f"{BURST} at a concurrency of {CONCURRENCY}, against raw define and start",
         )
-        yield from hops("burst hop", trails)
+        yield from cpu_rows(bursts)
+        yield from hops("burst hop", bursts[-1].trails)
         latencies, floors, trails = asyncio.run(idle(plane))
         for share, name in ((0.5, "p50"), (0.99, "p99")):
             yield row(
@@ -65,39 +82,39 @@ def test_plane(directory: Path) -> Iterator[ControlPlane]:
         yield plane
 
 
-async def throughput(
-    plane: ControlPlane, raw_uri: str
-) -> tuple[list[float], list[float], list[Trail]]:
-    """Seconds of each burst, seconds of the raw burst beside it, and the trails of the last."""
-    bursts, raw = [], []
-    async with client(plane) as http:
-        await burst(http, "warm", 50)
-        for number in range(ROUNDS):
-            seconds, operations = await burst(http, f"b{number}", BURST)
-            bursts.append(seconds)
-            raw.append(raw_burst(raw_uri))
-            await remove_all(http, [operation["target"] for operation in operations])
-        return bursts, raw, [trail_of(operation) for operation in operations]
+async def throughput(plane: ControlPlane, raw_uri: str) -> list[Burst]:
+    async with clients(plane, CONCURRENCY) as load:
+        await create_many(load, "warm", 2 * CONCURRENCY)
+        return [
+            await measured_burst(plane, load, f"b{number}", raw_uri) for number in range(ROUNDS)
+        ]
+
+
+async def measured_burst(plane: ControlPlane, load: Clients, name: str, raw_uri: str) -> Burst:
+    before, began = cpu_seconds(plane), time.perf_counter()
+    operations = await create_many(load, name, BURST)
+    seconds = time.perf_counter() - began
+    spent = between(before, cpu_seconds(plane))
+    raw_s = raw_burst(raw_uri)
+    await delete_many(load, [operation["target"] for operation in operations])
+    trails = [trail_of(operation) for operation in operations]
+    return Burst(seconds=seconds, raw_s=raw_s, cpu_s=spent, trails=trails)
 
 
 async def idle(plane: ControlPlane) -> tuple[list[list[float]], list[list[float]], list[Trail]]:
     """Per round: the latencies of creates one at a time, and of the floor measured beside them."""
     latencies, floors, trails = [], [], []
-    async with client(plane) as http:
+    async with clients(plane, 1) as load:
         for number in range(ROUNDS):
             round_ = []
             for each in range(IDLE):
                 began = time.perf_counter()
-                operation = await create(http, f"i{number}-{each}")
+                operation = await create(f"i{number}-{each}", load.first)
                 round_.append(time.perf_counter() - began)
                 trails.append(trail_of(operation))
             latencies.append(round_)
             floors.append(await create_floor_s(plane, IDLE))
         return latencies, floors, trails
-
-
-Trail = dict[str, float]
-"""Event → milliseconds since the operation was accepted."""
 
 
 def trail_of(operation: dict[str, Any]) -> Trail:
@@ -114,43 +131,45 @@ def hops(name: str, trails: Sequence[Trail]) -> Iterator[Row]:
         yield row(f"{name}: {event}", found, "ms", note="since accepted, median")
 
 
-def client(plane: ControlPlane) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=plane.url,
-        headers={"Authorization": f"Bearer {plane.token}"},
-        timeout=120,
-        limits=httpx.Limits(max_connections=CONCURRENCY),
-    )
+def cpu_rows(bursts: Sequence[Burst]) -> Iterator[Row]:
+    """What a create costs in CPU: unlike its rate, hardly moved by who else uses the machine."""
+    raw = [burst.raw_s / BURST * 1000 for burst in bursts]
+    whole = [sum(burst.cpu_s.values()) / BURST * 1000 for burst in bursts]
+    note = "of all processes, against raw define and start"
+    yield row("CPU per create", whole, "ms", baselines=raw, note=note)
+    for name in sorted(bursts[0].cpu_s):
+        yield row(
+            f"CPU per create: {name}",
+            [burst.cpu_s.get(name, 0.0) / BURST * 1000 for burst in bursts],
+            "ms",
+        )
 
 
-async def burst(
-    http: httpx.AsyncClient, name: str, count: int
-) -> tuple[float, list[dict[str, Any]]]:
-    began = time.perf_counter()
-    operations = await asyncio.gather(*(create(http, f"{name}-{each}") for each in range(count)))
-    return time.perf_counter() - began, operations
+async def create_many(load: Clients, name: str, count: int) -> list[dict[str, Any]]:
+    """The ended operations of so many creates."""
+    return await load.each(partial(create, f"{name}-{each}") for each in range(count))
 
 
-async def create(http: httpx.AsyncClient, name: str) -> dict[str, Any]:
+async def delete_many(load: Clients, vms: Sequence[str]) -> None:
+    await load.each(partial(delete, vm) for vm in vms)
+
+
+async def create(name: str, connection: Connection) -> dict[str, Any]:
     """One VM, from the request to the end of its operation."""
     spec = {"name": name, "memory_mib": 64, "disks": [{"size_gib": 1}]}
-    return await followed(http, await http.post("/v1/vms", json=spec))
+    return await ended(connection, await connection.ask("POST", "/v1/vms", spec))
 
 
-async def followed(http: httpx.AsyncClient, answer: httpx.Response) -> dict[str, Any]:
-    answer.raise_for_status()
-    ended = await http.get(answer.headers["Location"], params={"wait": "60s"})
-    operation: dict[str, Any] = ended.raise_for_status().json()
+async def delete(vm: str, connection: Connection) -> dict[str, Any]:
+    return await ended(connection, await connection.ask("DELETE", f"/v1/vms/{vm}"))
+
+
+async def ended(connection: Connection, answer: Answer) -> dict[str, Any]:
+    found = await connection.ask("GET", f"{answer.headers['location']}?wait=60s")
+    operation: dict[str, Any] = found.json()
     if operation["phase"] != "succeeded":
         raise RuntimeError(f"an operation ended as {operation['phase']}: {operation}")
     return operation
-
-
-async def remove_all(http: httpx.AsyncClient, vms: Sequence[str]) -> None:
-    async def remove(vm: str) -> None:
-        await followed(http, await http.delete(f"/v1/vms/{vm}"))
-
-    await asyncio.gather(*map(remove, vms))
 
 
 def raw_burst(uri: str) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.creates import burst, client, test_plane
+from bench.creates import CONCURRENCY, create_many, test_plane
+from bench.load import clients
 from bench.report import Row, row
 from deploy.control_plane import ControlPlane
 
@@ -41,8 +42,8 @@ def run(directory: Path) -> Iterator[Row]:
 
 
 async def fill(plane: ControlPlane) -> None:
-    async with client(plane) as http:
-        await burst(http, "f", DOMAINS)
+    async with clients(plane, CONCURRENCY) as load:
+        await create_many(load, "f", DOMAINS)
 
 
 def agent_cpu(plane: ControlPlane) -> float:
