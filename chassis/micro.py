@@ -158,14 +158,16 @@ class Desk:
         self._meters = meters
         self._clock = clock
         self._ids = ids
+        self._busy = 0
         self._working: set[asyncio.Task[None]] = set()
 
     async def answer_all(self, requests: Any) -> None:
         async for request in requests:
-            if len(self._working) >= self._endpoint.concurrency:
+            if self._busy >= self._endpoint.concurrency:
                 busy = unavailable(f"{self.counts.subject} is busy; ask again soon")
                 await self._reply(request, _as_answer(busy), 0.0)
                 continue
+            self._busy += 1
             task = asyncio.create_task(self._answer(request), name=self.counts.subject)
             self._working.add(task)
             task.add_done_callback(self._working.discard)
@@ -182,7 +184,10 @@ class Desk:
     async def _answer(self, request: Incoming) -> None:
         began = self._clock.monotonic()
         with span(self.counts.subject, kind="server", traceparent=request.headers.get(TRACEPARENT)):
-            answer = await self._work(request)
+            try:
+                answer = await self._work(request)
+            finally:
+                self._busy -= 1  # before the answer is out: who has it may ask again at once
         await self._reply(request, answer, self._clock.monotonic() - began)
 
     async def _work(self, request: Incoming) -> Answer:

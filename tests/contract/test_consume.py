@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import pytest
+from msgspec import Struct
 
 from chassis.bus import (
     Bus,
@@ -20,7 +22,7 @@ from chassis.bus import (
     Unavailable,
 )
 from chassis.clock import SystemClock
-from chassis.consume import Patience, consume
+from chassis.consume import Patience, consume, durable_of
 from chassis.dispatch import by_type
 from chassis.ids import SystemIds
 from chassis.meters import Meters
@@ -29,6 +31,7 @@ from schemas.commands import DeleteVm, StartVm
 from schemas.envelope import Envelope
 from schemas.wire import encode, wrap
 
+T = TypeVar("T", bound=Struct)
 PATIENCE_S = 5.0
 QUICK = Patience(retry_first_s=0.02, retry_most_s=0.1, grace_s=2.0)
 
@@ -210,7 +213,7 @@ class TestHandling:
             desk.note(message)
 
         def key(message: Incoming) -> str:
-            return str({}[message.subject])
+            raise KeyError(message.subject)
 
         async with working(bus, one(stream, handle, key=key), desk):
             await publish(bus, stream, "1", "2")
@@ -240,8 +243,6 @@ class TestHandling:
         await publish(bus, stream, "1")
         consumer = one(stream, handle, create=False)
         async with working(bus, consumer, desk):
-            from chassis.consume import durable_of
-
             await bus.ensure_consumer(durable_of(consumer))
             await desk.until_seen(1)
 
@@ -587,8 +588,8 @@ class TestStopping:
         await everything_is_acknowledged(bus, stream, desk)
 
 
-def command(data: StartVm | DeleteVm) -> Envelope[StartVm]:
-    return wrap(  # type: ignore[type-var, return-value]
+def command(data: T) -> Envelope[T]:
+    return wrap(
         data,
         id=SystemIds().new(),
         site="test",
