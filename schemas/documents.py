@@ -6,6 +6,7 @@ and a test compares what is checked in with what this gives.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from typing import Any
@@ -103,7 +104,7 @@ def asyncapi() -> dict[str, Any]:
         "components": {
             "messages": {_key(c.type): _message(c) for c in CATALOG}
             | {name: _plain_message(name) for name in ("VmAssignment", "HostFrame")},
-            "schemas": components,
+            "schemas": _tidy(components),
         },
     }
 
@@ -175,8 +176,24 @@ def _first_line(doc: str | None) -> str:
 def _schema(kind: Any) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **msgspec.json.schema(kind),
+        **_tidy(msgspec.json.schema(kind)),
     }
+
+
+def _tidy(schema: Any) -> Any:
+    """Descriptions without the indentation of the docstrings they come from: Python 3.13 removes it
+    while compiling, earlier versions keep it, and the documents must not tell which one wrote them."""
+    if isinstance(schema, dict):
+        return {key: _tidy_member(key, value) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [_tidy(value) for value in schema]
+    return schema
+
+
+def _tidy_member(key: str, value: Any) -> Any:
+    if key == "description" and isinstance(value, str):
+        return inspect.cleandoc(value)
+    return _tidy(value)
 
 
 def _json(value: Any) -> str:
