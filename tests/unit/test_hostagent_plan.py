@@ -65,9 +65,7 @@ def effects(planned: Plan) -> list[str]:
 
 
 def said(planned: Plan) -> list[str]:
-    return [
-        one.name for step in planned.steps if isinstance(step, Say) for one in step.utterances
-    ]
+    return [one.name for step in planned.steps if isinstance(step, Say) for one in step.utterances]
 
 
 def test_a_new_vm_is_made_step_by_step_and_each_step_is_told() -> None:
