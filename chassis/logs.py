@@ -62,7 +62,11 @@ def _route_standard_logging(level: int, shared: list[Processor], renderer: Proce
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([] if isinstance(renderer, structlog.processors.JSONRenderer) else [for_people]),
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -91,6 +95,11 @@ class _Fixed:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {**self._fields, **event}
+
+
+def for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Without what is the same on each line: whoever sits before a terminal knows what runs there."""
+    return {name: value for name, value in event.items() if name not in ("instance", "site")}
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -58,6 +58,7 @@ def vireo(
             "--context",
             help="The context to use, instead of the current one.",
             envvar="VIREO_CONTEXT",
+            metavar="NAME",
             autocompletion=completion.contexts,
         ),
     ] = None,

@@ -23,7 +23,8 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(help="Name of the context.", autocompletion=completion.contexts)
+    str,
+    typer.Argument(help="Name of the context.", autocompletion=completion.contexts, metavar="NAME"),
 ]
 
 _NO_FILE = "vireo context set NAME --url URL"
@@ -59,15 +60,16 @@ def use(name: Name) -> None:
 )
 def set_(
     name: Name,
-    url: Annotated[str | None, typer.Option(help="Address of the gateway.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the gateway.", metavar="URL")] = None,
     token_file: Annotated[
-        Path | None, typer.Option(help="A file that holds the token; read at each use.")
+        Path | None,
+        typer.Option(help="A file that holds the token; read at each use.", metavar="FILE"),
     ] = None,
     token_stdin: Annotated[
         bool, typer.Option("--token-stdin", help="Read the token and keep it with the contexts.")
     ] = False,
     ca_file: Annotated[
-        Path | None, typer.Option(help="Certificates to trust for this gateway.")
+        Path | None, typer.Option(help="Certificates to trust for this gateway.", metavar="FILE")
     ] = None,
     use: Annotated[bool, typer.Option("--use", help="Make it the current one.")] = False,
 ) -> None:
@@ -110,7 +112,11 @@ def show(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(help="The current one by default.", autocompletion=completion.contexts),
+        typer.Argument(
+            help="The current one by default.",
+            autocompletion=completion.contexts,
+            metavar="NAME",
+        ),
     ] = None,
 ) -> None:
     """Show where a context leads, and from where its token comes; never the token."""

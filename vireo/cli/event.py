@@ -34,15 +34,25 @@ def tail(
     context: typer.Context,
     operation: Annotated[
         str | None,
-        typer.Option(help="Only those of this operation.", autocompletion=completion.operations),
+        typer.Option(
+            help="Only those of this operation.",
+            autocompletion=completion.operations,
+            metavar="OPERATION",
+        ),
     ] = None,
     vm: Annotated[
-        str | None, typer.Option(help="Only those of this VM.", autocompletion=completion.vms)
+        str | None,
+        typer.Option(help="Only those of this VM.", autocompletion=completion.vms, metavar="VM"),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Only those of this host.", autocompletion=completion.hosts)
+        str | None,
+        typer.Option(
+            help="Only those of this host.", autocompletion=completion.hosts, metavar="HOST"
+        ),
     ] = None,
-    type: Annotated[str | None, typer.Option(help="Only this one, like vm.started.")] = None,
+    type: Annotated[
+        str | None, typer.Option(help="Only this one, like vm.started.", metavar="TYPE")
+    ] = None,
     after: Annotated[
         str | None,
         typer.Option(help="Begin after this place in the stream; 0 is its start.", metavar="N"),

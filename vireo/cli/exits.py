@@ -71,7 +71,8 @@ def hint_of(error: VireoError, *, url: str) -> str:
                 " 'vireo context set NAME --url URL --token-stdin'"
             )
         case errors.NotFound():
-            return "'vireo vm list' and 'vireo host list' show what there is"
+            noun = error.problem.title.rsplit(" ", 1)[-1].lower()
+            return f"vireo {noun if noun in ('host', 'operation') else 'vm'} list"
         case errors.Conflict():
             return "look at it again with 'show', then repeat what still applies"
         case errors.Invalid():

@@ -15,19 +15,28 @@ if TYPE_CHECKING:
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="Where to write; kept private.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Where to write; kept private.")
+    ],
     host: Annotated[
         list[str], typer.Option(metavar="NAME", help="A hypervisor's name; may be repeated.")
     ],
-    site: Annotated[str, typer.Option(help="Name of the site.")] = "default",
+    site: Annotated[str, typer.Option(metavar="NAME", help="Name of the site.")] = "default",
     config_dir: Annotated[
-        str, typer.Option(help="Where each process will find the files of its folder.")
+        str,
+        typer.Option(
+            metavar="DIRECTORY", help="Where each process will find the files of its folder."
+        ),
     ] = "/etc/vireo",
     nats_url: Annotated[
-        str, typer.Option(help="What services and agents dial.")
+        str, typer.Option(metavar="URL", help="What services and agents dial.")
     ] = "nats://127.0.0.1:4222",
-    nats_listen: Annotated[str, typer.Option(help="Address that NATS listens on.")] = "127.0.0.1",
-    nats_port: Annotated[int, typer.Option(min=1, max=65_535)] = 4222,
+    nats_listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where NATS listens.")
+    ] = "127.0.0.1",
+    nats_port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65_535, help="NATS's port.")
+    ] = 4222,
     nats_tls: Annotated[
         str | None,
         typer.Option(
@@ -36,14 +45,20 @@ def init(
         ),
     ] = None,
     postgres_host: Annotated[
-        str, typer.Option(help="Host name, or directory of the Unix socket.")
+        str, typer.Option(metavar="HOST", help="Host name, or directory of the Unix socket.")
     ] = "/var/run/postgresql",
-    gateway_address: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
-    gateway_port: Annotated[int, typer.Option(min=1, max=65_535)] = 8470,
-    prometheus_address: Annotated[
-        str, typer.Option(help="Where metrics serves Prometheus.")
+    gateway_address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where the gateway listens.")
     ] = "127.0.0.1",
-    libvirt_uri: Annotated[str, typer.Option(help="The agents' libvirt.")] = "qemu:///system",
+    gateway_port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65_535, help="The gateway's port.")
+    ] = 8470,
+    prometheus_address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where metrics serves Prometheus.")
+    ] = "127.0.0.1",
+    libvirt_uri: Annotated[
+        str, typer.Option(metavar="URI", help="The agents' libvirt.")
+    ] = "qemu:///system",
 ) -> None:
     """Write settings, passwords and permissions for Vireo on several machines.
 

@@ -28,10 +28,13 @@ MOST = 50
 def list_(
     context: typer.Context,
     target: Annotated[
-        str | None, typer.Option(help="Only those of this VM (id) or host (name).")
+        str | None,
+        typer.Option(help="Only those of this VM (id) or host (name).", metavar="TARGET"),
     ] = None,
     phase: Annotated[OperationPhase | None, typer.Option(help="Only those in this phase.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only those asked for by this one.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Only those asked for by this one.", metavar="ACTOR")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many.", metavar="N")] = MOST,
     output: options.Output = Output.TABLE,
 ) -> None:
@@ -60,7 +63,10 @@ def list_(
 def show(
     context: typer.Context,
     operation: Annotated[
-        str, typer.Argument(help="The operation's id.", autocompletion=completion.operations)
+        str,
+        typer.Argument(
+            help="The operation's id.", autocompletion=completion.operations, metavar="OPERATION"
+        ),
     ],
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end first.")] = False,
     timeout: options.Timeout = options.WAIT,

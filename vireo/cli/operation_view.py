@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
+
 from schemas.envelope import Header
 from schemas.resources import ENDED, Operation, OperationStep
 from vireo.cli import words
@@ -57,10 +59,30 @@ def step_line(step: OperationStep) -> str:
 
 def event_line(name: str, header: Header) -> str:
     """An event as a line: when, which, by whom, about what, and its data in short."""
-    data = bytes(header.data).decode(errors="replace")
-    short = data if len(data) <= 160 else f"{data[:159]}…"
     by = header.source.rsplit("/", 1)[-1]
-    return f"{words.clock(header.time)}  {name:<22}  {by:<12}  {header.subject or '-'}  {short}"
+    about = header.subject or words.NOTHING
+    line = f"{words.clock(header.time)}  {name:<20}  {by:<9}  {about}  {_in_short(header)}"
+    return line.rstrip()
+
+
+def _in_short(header: Header) -> str:
+    """The data's plain values but for what the line says already; `--json` shows all."""
+    data = msgspec.json.decode(header.data)
+    if not isinstance(data, dict):
+        return ""
+    problem = data.get("problem")
+    if isinstance(problem, dict):
+        return words.shortened(str(problem.get("detail") or problem.get("title") or ""))
+    said = (header.subject or "", header.source.rsplit("/", 1)[-1])
+    told = [
+        f"{name}={value}"
+        for name, value in data.items()
+        if isinstance(value, str | int | float)
+        and value != ""
+        and str(value) not in said[1:]
+        and not said[0].endswith(f"/{value}")
+    ]
+    return words.shortened(" ".join(told))
 
 
 def took(operation: Operation) -> str:

@@ -60,7 +60,12 @@ Host = Annotated[
 ]
 OnlyHost = Annotated[
     str | None,
-    typer.Option("--host", help="Only those of this host.", autocompletion=completion.hosts),
+    typer.Option(
+        "--host",
+        help="Only those of this host.",
+        autocompletion=completion.hosts,
+        metavar="HOST",
+    ),
 ]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", help="KEY=VALUE; may be repeated.", metavar="K=V")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -29,11 +30,14 @@ LOCAL = "local"
 StateDir = Annotated[
     Path | None,
     typer.Option(
+        metavar="DIRECTORY",
         help="Where state is kept across restarts; by default VIREO_STATE_DIR, else"
-        " /var/lib/vireo for root and ~/.local/state/vireo for others."
+        " /var/lib/vireo for root and ~/.local/state/vireo for others.",
     ),
 ]
-NatsPort = Annotated[int, typer.Option(min=1, max=65_535, help="Port of NATS, on loopback.")]
+NatsPort = Annotated[
+    int, typer.Option(metavar="PORT", min=1, max=65_535, help="Port of NATS, on loopback.")
+]
 
 
 def up(
@@ -45,15 +49,26 @@ def up(
         ),
     ] = None,
     state_dir: StateDir = None,
-    site: Annotated[str, typer.Option(help="Name of the site.")] = "default",
-    address: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="The gateway's port.")] = 8470,
+    site: Annotated[str, typer.Option(metavar="NAME", help="Name of the site.")] = "default",
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where the gateway listens.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65_535, help="The gateway's port.")
+    ] = 8470,
     nats_port: NatsPort = 4222,
-    image_dir: Annotated[Path | None, typer.Option(help="Where base images lie.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning, error.")] = "info",
+    image_dir: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Where base images lie.")
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option(metavar="LEVEL", help="debug, info, warning, error.")
+    ] = "info",
     system_user: Annotated[
         str,
-        typer.Option(help="Whom Postgres runs as when root starts this; made if there is none."),
+        typer.Option(
+            metavar="USER",
+            help="Whom Postgres runs as when root starts this; made if there is none.",
+        ),
     ] = "vireo",
     set_: Annotated[
         list[str] | None,
@@ -187,9 +202,9 @@ def _keep_context(ready: Ready) -> str:
     from vireo.contexts import Context, ContextError, contexts_file, load, save
 
     path = contexts_file(os.environ)
-    without = (
-        f'VIREO_URL={ready.url} VIREO_TOKEN="$(cat {quote(str(ready.admin_token_file))})" vireo'
-    )
+    program = _program()
+    token = f'"$(cat {quote(str(ready.admin_token_file))})"'
+    without = f"VIREO_URL={ready.url} VIREO_TOKEN={token} {program}"
     try:
         old = load(path)
         context = Context(url=ready.url, token_file=str(ready.admin_token_file))
@@ -203,4 +218,13 @@ def _keep_context(ready: Ready) -> str:
     except ContextError as error:
         note(f"warning: no context was kept: {error}")
         return without
-    return "vireo" if new.current == LOCAL else f"vireo --context {LOCAL}"
+    return program if new.current == LOCAL else f"{program} --context {LOCAL}"
+
+
+def _program() -> str:
+    """This command as one has to type it: by its path where the shell doesn't find it by name."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    if called.name != "vireo" or (found and Path(found).resolve() == called.resolve()):
+        return "vireo"
+    return quote(sys.argv[0])

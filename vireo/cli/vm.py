@@ -34,13 +34,17 @@ app = typer.Typer(help="Virtual machines.", no_args_is_help=True, rich_markup_mo
 )
 def create(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The VM's name.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The VM's name.", metavar="NAME")] = None,
     file: Annotated[
         str | None,
-        typer.Option("-f", "--file", help="A spec in YAML or JSON; - is standard input."),
+        typer.Option(
+            "-f", "--file", help="A spec in YAML or JSON; - is standard input.", metavar="FILE"
+        ),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="The base image of the root disk.")] = None,
-    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1)] = None,
+    image: Annotated[
+        str | None, typer.Option(help="The base image of the root disk.", metavar="NAME")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1, metavar="N")] = None,
     memory: Annotated[
         str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
     ] = None,
@@ -49,11 +53,13 @@ def create(
         typer.Option(help="Size of the root disk; then NAME=SIZE for each more.", metavar="SIZE"),
     ] = None,
     network: Annotated[
-        list[str] | None, typer.Option(help="A card in this network; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A card in this network; may be repeated.", metavar="NAME"),
     ] = None,
     label: options.Labels = None,
     on_host: Annotated[
-        str | None, typer.Option(help="On this host only.", autocompletion=completion.hosts)
+        str | None,
+        typer.Option(help="On this host only.", autocompletion=completion.hosts, metavar="HOST"),
     ] = None,
     on_label: Annotated[
         list[str] | None,
@@ -102,7 +108,9 @@ def list_(
     context: typer.Context,
     host: options.OnlyHost = None,
     state: Annotated[VmState | None, typer.Option(help="Only those in this state.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only the one of this name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Only the one of this name.", metavar="NAME")
+    ] = None,
     label: options.Labels = None,
     limit: options.Limit = None,
     output: options.Output = Output.TABLE,

@@ -77,7 +77,7 @@ def _wide(vm: Vm) -> tuple[str, ...]:
     return (
         vm.id,
         next((disk.image for disk in vm.spec.disks if disk.image), words.NOTHING),
-        words.of_mib(sum(disk.size_gib for disk in vm.spec.disks) * 1024),
+        words.of_mib(sum(disk.size_gib for disk in vm.spec.disks) * 1024 or None),
         words.pairs(vm.spec.labels),
         (vm.guest.os if vm.guest else "") or words.NOTHING,
     )

@@ -70,6 +70,10 @@ def listed(values: tuple[str, ...]) -> str:
     return ", ".join(values) or NOTHING
 
 
+def shortened(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def printable(text: str) -> str:
     """Without the control characters by which a guest's or image's name could steer a terminal."""
     return "".join(c if c.isprintable() else "�" for c in text)
