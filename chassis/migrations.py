@@ -76,18 +76,18 @@ async def _migrate(
     # An advisory lock needs a number; the same package gives the same one everywhere.
     lock = zlib.crc32(package.encode())
     async with postgres.connection() as connection:
-        # Waiting for others and migrating may take longer than any other statement; the pool
-        # resets the setting when the connection goes back.
+        # Waiting for others and migrating may take longer than any other statement.
         await connection.execute("SET statement_timeout = 0")
-        await connection.execute("SELECT pg_advisory_lock($1)", lock, timeout=LOCK_TIMEOUT_S)
         try:
+            await connection.execute("SELECT pg_advisory_lock($1)", lock, timeout=LOCK_TIMEOUT_S)
             await connection.execute(_TABLE)
             for migration in pending(wanted, await _applied(connection, package)):
                 await _apply(connection, package, migration)
                 done.append(migration)
         finally:
             if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1)", lock)
+                await connection.execute("SELECT pg_advisory_unlock_all()")
+                await connection.execute("RESET statement_timeout")
 
 
 def read(package: str) -> list[Migration]:

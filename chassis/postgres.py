@@ -71,6 +71,16 @@ CLASHED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """The transaction met another one: the same again may go through."""
 
 
+class _Unchanged(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose session nobody changes: it needs no statement to put it back after each use.
+
+    What is set is set for its transaction (`SET LOCAL`), and who takes a lock gives it back.
+    """
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class Postgres:
     """A pool of connections to one database; made by `open_pool` or `connect`."""
 
@@ -193,6 +203,7 @@ def _arguments(settings: PostgresSettings, name: str) -> dict[str, Any]:
         # Empty rather than None: else asyncpg would look into the user's ~/.pgpass.
         "password": read_secret(None, settings.password_file) or "",
         "ssl": "verify-full" if settings.tls else False,
+        "connection_class": _Unchanged,
         "min_size": settings.pool_min,
         "max_size": settings.pool_max,
         "timeout": settings.connect_timeout_s,

@@ -1,8 +1,8 @@
 """Publishing with group commit: what waits for one stream travels as one atomic batch.
 
 One lane per stream: while a batch is on its way, what arrives waits, and goes as the next one. Where
-the stream takes no batches, or a batch is refused because of one member, its members go one by one,
-pipelined. Every caller gets an answer: an acknowledgement or an exception, within its time.
+too little waits to be worth a batch, the stream takes none, or one is refused because of one member,
+they go one by one, pipelined. Every caller gets an answer: an acknowledgement or an exception, within its time.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class Publisher:
 
     async def _send(self, lane: Lane, entries: Sequence[Entry]) -> None:
         try:
-            if len(entries) == 1 or not lane.atomic or not await self._as_batch(lane, entries):
+            worth_it = lane.atomic and len(entries) >= self._settings.batch_least
+            if not worth_it or not await self._as_batch(lane, entries):
                 await self._singly(entries)
         except BusError as error:
             _fail(entries, error)

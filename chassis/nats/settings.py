@@ -63,6 +63,9 @@ class NatsSettings(Struct, frozen=True, kw_only=True):
     """From `publish` to the acknowledgement, waiting in the queue included."""
     publish_queue: Count = 10_000
     """Messages that may wait to be published; the next caller waits for room."""
+    batch_least: Annotated[int, Meta(ge=2, le=1000)] = 16
+    """Fewer waiting messages go one by one, pipelined: the server makes files for each batch, which
+    costs more than syncing so few."""
     batch_messages: Annotated[int, Meta(ge=2, le=1000)] = 500
     """Messages in one atomic batch; the server allows 1000."""
     batch_bytes: Count = 4 * 1024 * 1024
