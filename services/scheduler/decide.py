@@ -29,6 +29,7 @@ from schemas.resources import HostConfig
 from schemas.subjects import BY_MESSAGE
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import (
+    ANY_HOST,
     TRANSITIONS,
     Acted,
     Ask,
@@ -86,11 +87,12 @@ def _place(command: Envelope[CreateVm], fleet: Fleet, ask: Ask) -> Placed | Refu
 def _refuse_place(outcome: NoHost, fleet: Fleet, ask: Ask) -> Refused:
     """A host that is asked for by name and unknown is a reason of its own."""
     wanted = ask.spec.on.host
-    unheard = not outcome.excluded or any(reason.rule == "lease" for reason in outcome.excluded)
     if wanted is None or fleet.host(wanted) is not None:
-        return Refused(problem=outcome.problem, unheard=unheard)
+        unheard = any(reason.rule == "lease" for reason in outcome.excluded)
+        unregistered = None if outcome.excluded else ANY_HOST
+        return Refused(problem=outcome.problem, unheard=unheard, unregistered=unregistered)
     reasons = {wanted: "pinned: no host of this name has registered", **outcome.problem.reasons}
-    return Refused(problem=replace(outcome.problem, reasons=reasons), unheard=True)
+    return Refused(problem=replace(outcome.problem, reasons=reasons), unregistered=wanted)
 
 
 def _change(command: Envelope[VmCommand], fleet: Fleet, limits: Limits, now: float) -> Decision:

@@ -81,7 +81,8 @@ class Commands:
         return overtaken(command, held) or decision
 
     async def _decide_when_settled(self, command: Envelope[Any]) -> Decision:
-        """A refusal for silence waits until silence means something."""
+        """A refusal for silence waits until silence means something; one for a host that has not
+        registered only while there is one that registers."""
         while True:
             decision = decide(
                 command,
@@ -89,9 +90,16 @@ class Commands:
                 limits=self._settings.limits,
                 now=self._rig.clock.monotonic(),
             )
-            if not isinstance(decision, Refused) or not decision.unheard or self._hearing.settled:
+            if self._hearing.settled or not await self._may_change(decision):
                 return decision
             await self._rig.clock.sleep(self._settings.settle_tick_s)
+
+    async def _may_change(self, decision: Decision) -> bool:
+        """Whether what is about to be heard may turn a refusal."""
+        if not isinstance(decision, Refused):
+            return False
+        missing = decision.unregistered
+        return decision.unheard or (missing is not None and await self._ledger.has_called(missing))
 
     async def _record(self, command: Envelope[Any], decision: Decision | None) -> None:
         origin, voice = origin_of(command), self._ledger.voice

@@ -17,6 +17,7 @@ from chassis.kv import Entry, entry, stream_of, subject_of
 from chassis.service import Rig
 from schemas import subjects
 from schemas.assignments import VmAssignment
+from schemas.events import HostRegistered
 from schemas.ids import time_of
 from schemas.resources import HostConfig, HostFacts
 from schemas.wire import read_header
@@ -34,7 +35,7 @@ from services.scheduler.messages import (
     next_write,
     said_of,
 )
-from services.scheduler.model import Changed, Configured, Held, Placed
+from services.scheduler.model import ANY_HOST, Changed, Configured, Held, Placed
 
 FLEET = stream_of(subjects.KV_FLEET)
 ENDS = ("succeeded", "failed", "cancelled")
@@ -105,6 +106,14 @@ class Ledger:
         if last is None:
             return self._rig.clock.now() - time_of(operation) > EVENTS_FORGET
         return subjects.parts_of_event(last.subject)[-1] in ENDS
+
+    async def has_called(self, host: str) -> bool:
+        """Whether a host, or any (`*`), has said that it registers, as far as EVENTS knows. What it
+        said may still be on its way to the table."""
+        pattern = subjects.event_pattern(site=self._rig.site, kind="host", event="registered")
+        if host != ANY_HOST:
+            pattern = subjects.event(HostRegistered, site=self._rig.site, source=host, id=host)
+        return await self._bus.last(subjects.EVENTS, pattern) is not None
 
     # telling
 

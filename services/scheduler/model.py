@@ -151,11 +151,16 @@ class Repeated(Struct, frozen=True, kw_only=True):
     assignment: VmAssignment
 
 
+ANY_HOST = "*"
+
+
 class Refused(Struct, frozen=True, kw_only=True):
-    """`unheard`: a lease that was not heard, or a host that has not registered, is part of the reason."""
+    """`unheard`: a lease that was not heard is part of the reason. `unregistered`: so it is that this
+    host, or any (`*`), has not registered."""
 
     problem: Problem
     unheard: bool = False
+    unregistered: str | None = None
 
 
 Decision = Placed | Changed | Acted | Configured | Repeated | Refused

@@ -23,7 +23,7 @@ from schemas.resources import HostConfig
 from schemas.telemetry import HostSample
 from schemas.wire import encode, unwrap
 from tests.fixtures.cut_bus import CutBus
-from tests.fixtures.scheduler import command, create, facts, id_of
+from tests.fixtures.scheduler import command, create, facts, id_of, on
 from tests.fixtures.scheduler_world import World, message_of, until
 
 VM = id_of(1001)
@@ -86,6 +86,36 @@ async def test_what_fits_nowhere_fails_at_once_with_the_reason_per_host(world: W
         "h1": "memory: needs 99999 MiB, 4096 of 4096 MiB are left"
     }
     assert await world.assignments() == {}
+
+
+async def test_where_no_host_ever_registered_a_create_is_refused_at_once(world: World) -> None:
+    await world.start_warm()
+    await world.send(create(1))
+    await world.send(create(2, on=on("h9")))
+    await world.settle()
+    assert await world.said() == [
+        f"operation.failed operation/{id_of(1)}",
+        f"operation.failed operation/{id_of(2)}",
+    ]
+
+
+async def test_a_create_that_comes_before_the_first_host_was_taken_in_waits_for_it(
+    world: World,
+) -> None:
+    """The scheduler was away while both were said; which it hears first is chance."""
+    await world.host("h1")
+    await world.send(create(1, on=on("h1")))
+    await world.start_warm()
+    await until_scheduled(world)
+    assert world.assignment(VM).host == "h1"
+
+
+async def until_scheduled(world: World) -> None:
+    for _ in range(30):
+        await world.advance(1)
+        if not await world.unhandled():
+            return
+    raise AssertionError("the create was not decided")
 
 
 async def test_two_creates_race_for_the_last_place_and_one_is_refused(world: World) -> None:

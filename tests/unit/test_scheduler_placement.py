@@ -15,6 +15,7 @@ from schemas.resources import (
     HostConfig,
     HostFacts,
     HostImage,
+    NicSpec,
     Placement,
     Scored,
     VmSpec,
@@ -115,6 +116,12 @@ def test_the_ranking_shows_the_best_five() -> None:
             spec(disks=(DiskSpec(image="debian-13"), DiskSpec(name="data", size_gib=1))),
             "image",
             "it has no image debian-13",
+        ),
+        (
+            facts("h1"),
+            spec(nics=(NicSpec(), NicSpec(network="storage"), NicSpec(network="dmz"))),
+            "network",
+            "it has no network dmz, storage",
         ),
         (facts("h1"), spec(cpus=5), "cpu", "needs 5 CPUs, the host has 4"),
         (
@@ -241,7 +248,7 @@ def test_a_pin_to_an_unknown_host_says_that_nobody_knows_it() -> None:
         "h9": "pinned: no host of this name has registered",
         "h1": "pinned: the VM asks for host h9",
     }
-    assert decision.unheard
+    assert (decision.unheard, decision.unregistered) == (False, "h9")
 
 
 HOSTS = st.lists(
