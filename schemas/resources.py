@@ -84,11 +84,17 @@ VmState = Literal[
 ]
 
 
+PlacementRule = Literal[
+    "lease", "maintenance", "pinned", "labels", "image", "network", "cpu", "memory", "disk"
+]
+"""What can exclude a host, in the order in which it is asked."""
+
+
 class Excluded(Struct, frozen=True, kw_only=True):
     """Why a host was out of the question: the first rule that excluded it, and in words."""
 
     host: HostName
-    rule: Literal["lease", "maintenance", "pinned", "labels", "image", "cpu", "memory", "disk"]
+    rule: PlacementRule
     detail: str
 
 

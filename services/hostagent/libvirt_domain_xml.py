@@ -40,6 +40,8 @@ class Layout(Struct, frozen=True, kw_only=True):
     kernel: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
+    user_networks: tuple[str, ...] = ()
+    """Networks that QEMU itself plays (NAT, no way in), where libvirt may not make any."""
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -144,9 +146,11 @@ def _devices(devices: etree._Element, assignment: VmAssignment, layout: Layout) 
     for index, path in enumerate(layout.disks):
         _disk(devices, path, target=_disk_target(index))
     for index, nic in enumerate(assignment.spec.nics):
-        interface = etree.SubElement(devices, "interface", type="network")
+        by_qemu = nic.network in layout.user_networks
+        interface = etree.SubElement(devices, "interface", type="user" if by_qemu else "network")
         etree.SubElement(interface, "mac", address=nic.mac or mac_of(assignment.vm, index))
-        etree.SubElement(interface, "source", network=nic.network)
+        if not by_qemu:
+            etree.SubElement(interface, "source", network=nic.network)
         etree.SubElement(interface, "model", type=nic.model)
     if layout.domain_type == "test":
         return

@@ -7,6 +7,7 @@ first makes sure that the domain is ours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -39,10 +40,25 @@ from services.hostagent.model import Observed
 
 log = structlog.get_logger(__name__)
 
-CONTROL, BULK, AGENT = "control", "bulk", "agent"
+CONTROL, BULK, SAMPLE, AGENT = "control", "bulk", "sample", "agent"
+SAMPLE_CALLS = 2
+"""Bulk samples that may hang in libvirt, each on a guest whose QEMU does not answer."""
 PING = b'{"execute":"guest-ping"}'
 PING_S = 2.0
 KIB_PER_MIB = 1024
+
+FROM_OUTSIDE = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+)
+"""The statistics for which QEMU itself is not asked."""
+EVERYTHING = (
+    FROM_OUTSIDE
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+)
 
 _parser = etree.XMLParser(resolve_entities=False, no_network=True)
 
@@ -50,6 +66,11 @@ _parser = etree.XMLParser(resolve_entities=False, no_network=True)
 def driver_of(uri: str) -> str:
     """`qemu`, `test`, …: the driver that a libvirt URI names."""
     return urlsplit(uri).scheme.partition("+")[0]
+
+
+def user_networks_of(uri: str) -> tuple[str, ...]:
+    """The networks that QEMU itself has to play: a session's libvirt may make no bridge."""
+    return ("default",) if urlsplit(uri).path == "/session" else ()
 
 
 class LibvirtHypervisor:
@@ -66,15 +87,18 @@ class LibvirtHypervisor:
         agent_threads: int,
         timeout_s: float,
         keepalive_s: int,
+        sample_timeout_s: float = 2.0,
     ) -> None:
+        self._sample_timeout_s = sample_timeout_s
         self._domain_type: Literal["kvm", "qemu", "test"] = domain_type
+        self._user_networks = user_networks_of(uri)
         self._disks = disks
         self._cmdline = cmdline
         self._arch = "x86_64"
         self._ours: dict[str, bool] = {}
         self._connection = LibvirtConnection(
             uri,
-            pools={CONTROL: threads, BULK: 1, AGENT: agent_threads},
+            pools={CONTROL: threads, BULK: 1, SAMPLE: SAMPLE_CALLS, AGENT: agent_threads},
             timeout_s=timeout_s,
             keepalive_s=keepalive_s,
         )
@@ -114,7 +138,21 @@ class LibvirtHypervisor:
             return None
 
     async def sample(self) -> VmColumns:
-        return await self._connection.call(BULK, self._sample)
+        """A guest whose QEMU hangs holds the call that asks it, and the next one passes it by
+        (NOWAIT); with too many that hang, only what needs no answer of QEMU is asked for."""
+        while self._connection.in_flight(SAMPLE) < SAMPLE_CALLS:
+            began = self._connection.in_flight(SAMPLE)
+            try:
+                return await self._connection.call(
+                    SAMPLE,
+                    partial(self._sample, wanted=EVERYTHING),
+                    timeout_s=self._sample_timeout_s,
+                )
+            except HypervisorUnavailable:
+                if self._connection.in_flight(SAMPLE) == began:
+                    raise
+                log.warning("sample_hangs", calls=began + 1)
+        return await self._connection.call(BULK, partial(self._sample, wanted=FROM_OUTSIDE))
 
     async def memory(self) -> tuple[int, int] | None:
         return await self._connection.call(BULK, _memory)
@@ -230,6 +268,7 @@ class LibvirtHypervisor:
             kernel=image.kernel if image else None,
             initrd=image.initrd if image else None,
             cmdline=self._cmdline,
+            user_networks=self._user_networks,
         )
 
     def _is_ours(self, domain: Any, uuid: str) -> bool:
@@ -260,15 +299,7 @@ class LibvirtHypervisor:
             )
         return Survey(ours=tuple(ours), foreign=tuple(sorted(foreign, key=lambda d: d.uuid)))
 
-    def _sample(self, conn: Any) -> VmColumns:
-        wanted = (
-            libvirt.VIR_DOMAIN_STATS_STATE
-            | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
-            | libvirt.VIR_DOMAIN_STATS_BALLOON
-            | libvirt.VIR_DOMAIN_STATS_VCPU
-            | libvirt.VIR_DOMAIN_STATS_INTERFACE
-            | libvirt.VIR_DOMAIN_STATS_BLOCK
-        )
+    def _sample(self, conn: Any, *, wanted: int) -> VmColumns:
         flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
         if self._domain_type == "test":
             # The test driver makes its numbers up, all but the state.
@@ -291,13 +322,13 @@ class LibvirtHypervisor:
             cpu_model=capabilities.findtext("host/cpu/model") or "",
             libvirt_version=_version(conn.getLibVersion()),
             hypervisor_version=_version(conn.getVersion()),
-            networks=tuple(
-                sorted(
-                    network.name()
-                    for network in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
-                )
-            ),
+            networks=tuple(sorted({*_networks(conn), *self._user_networks})),
         )
+
+
+def _networks(conn: Any) -> list[str]:
+    active = conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
+    return [network.name() for network in active]
 
 
 def _observe(conn: Any, vm: VmId) -> Observed:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
 from schemas.problems import Problem
-from schemas.resources import Excluded, Placement, Scored, VmSpec
+from schemas.resources import Excluded, Placement, PlacementRule, Scored, VmSpec
 from services.scheduler.fleet import demand_of
 from services.scheduler.model import Ask, Demand, HostRow, Limits
 
 POLICY = "spread"
 
-Rule = Literal["lease", "maintenance", "pinned", "labels", "image", "cpu", "memory", "disk"]
 Filter = Callable[[Ask, HostRow], str | None]
 Score = Callable[[Ask, HostRow], float | None]
 
@@ -160,6 +158,12 @@ def _image(ask: Ask, host: HostRow) -> str | None:
     return f"it has no image {', '.join(missing)}" if missing else None
 
 
+def _network(ask: Ask, host: HostRow) -> str | None:
+    there = host.facts.networks if host.facts else ()
+    missing = sorted({nic.network for nic in ask.spec.nics} - set(there))
+    return f"it has no network {', '.join(missing)}" if missing else None
+
+
 def _cpu(ask: Ask, host: HostRow) -> str | None:
     """Overcommit shares CPUs among VMs; one VM alone never gets more than there are."""
     there = host.facts.cpus if host.facts else 0
@@ -194,12 +198,13 @@ def _short_of(needs: int, *, left: int, most: int, unit: str) -> str | None:
     return f"needs {needs} {unit}, {max(left, 0)} of {max(most, 0)} {unit} are left"
 
 
-FILTERS: dict[Rule, Filter] = {
+FILTERS: dict[PlacementRule, Filter] = {
     "lease": _lease,
     "maintenance": _maintenance,
     "pinned": _pinned,
     "labels": _labels,
     "image": _image,
+    "network": _network,
     "cpu": _cpu,
     "memory": _memory,
     "disk": _disk,

@@ -17,6 +17,7 @@ from services.hostagent import guest_agent, host_sample, images, libvirt_domain_
 from services.hostagent.disks import Disks
 from services.hostagent.host_sample import CpuTimes
 from services.hostagent.hypervisor import HypervisorFailure
+from services.hostagent.libvirt_hypervisor import user_networks_of
 from tests.fixtures.hostagent import VM, assignment_of, spec_of, write_image
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -212,6 +213,31 @@ def layout(**changes: Any) -> libvirt_domain_xml.Layout:
         **changes,
     }
     return libvirt_domain_xml.Layout(**fields)
+
+
+def test_a_network_that_libvirt_may_not_make_is_played_by_qemu() -> None:
+    nics = (NicSpec(), NicSpec(network="lan"))
+    xml = etree.fromstring(
+        libvirt_domain_xml.build(
+            assignment_of(spec=spec_of(nics=nics)), layout(user_networks=("default",))
+        )
+    )
+    played, made = xml.findall("devices/interface")
+    assert (played.get("type"), played.find("source")) == ("user", None)
+    assert (made.get("type"), made.find("source").get("network")) == ("network", "lan")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("uri", "networks"),
+    [
+        ("qemu:///session", ("default",)),
+        ("qemu+unix:///session?socket=/s", ("default",)),
+        ("qemu:///system", ()),
+        ("test:///default", ()),
+    ],
+)
+def test_only_a_session_has_a_network_without_libvirt(uri: str, networks: tuple[str, ...]) -> None:
+    assert user_networks_of(uri) == networks
 
 
 def test_a_domain_is_defined_with_what_its_guest_needs() -> None:
