@@ -1,7 +1,8 @@
 """Logs: structlog events with fields, to standard error; secrets taken out on the way.
 
 What belongs here: how a log line comes about. Code elsewhere says `structlog.get_logger()` and an event
-with fields (`vm_placed`, `host=…`). Lines of other libraries (standard `logging`) go the same way.
+with fields (`vm_placed`, `host=…`), which goes straight to the stream. Lines of other libraries (standard
+`logging`) come out alike.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -44,29 +46,24 @@ def configure(settings: LogSettings, *, service: str, instance: str, site: str) 
         structlog.processors.format_exc_info,
         scrub,
     ]
+    rendering = _rendering(settings)
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, *rendering],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
-    _route_standard_logging(level, shared, _renderer(settings))
+    _route_standard_logging(level, shared, rendering)
 
 
-def _route_standard_logging(level: int, shared: list[Processor], renderer: Processor) -> None:
+def _route_standard_logging(
+    level: int, shared: list[Processor], rendering: list[Processor]
+) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([] if isinstance(renderer, structlog.processors.JSONRenderer) else [for_people]),
-                renderer,
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
@@ -76,11 +73,11 @@ def _route_standard_logging(level: int, shared: list[Processor], renderer: Proce
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
-def _renderer(settings: LogSettings) -> Processor:
+def _rendering(settings: LogSettings) -> list[Processor]:
     terminal = sys.stderr.isatty()
     if settings.format == "json" or (settings.format == "auto" and not terminal):
-        return structlog.processors.JSONRenderer(serializer=_to_json)
-    return structlog.dev.ConsoleRenderer(colors=terminal)
+        return [structlog.processors.JSONRenderer(serializer=_to_json)]
+    return [for_people, structlog.dev.ConsoleRenderer(colors=terminal)]
 
 
 def _to_json(event: Any, **_: Any) -> str:
@@ -117,9 +114,9 @@ def scrub(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def _scrubbed(name: str, value: Any, depth: int) -> Any:
-    if isinstance(value, str) and not SECRET_NAME.search(name):
-        return BEARER.sub(r"\g<scheme>" + HIDDEN, USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", value))
-    if isinstance(value, Secret) or (isinstance(value, str | bytes) and SECRET_NAME.search(name)):
+    if isinstance(value, str) and not _is_secret(name):
+        return _without_secrets(value)
+    if isinstance(value, Secret) or (isinstance(value, str | bytes) and _is_secret(name)):
         return HIDDEN
     if depth == 0:
         return type(value).__name__
@@ -128,3 +125,17 @@ def _scrubbed(name: str, value: Any, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_scrubbed(name, inner, depth - 1) for inner in value]
     return value
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return SECRET_NAME.search(name) is not None
+
+
+def _without_secrets(text: str) -> str:
+    """Nearly every text has neither form in it, and is told apart at little cost."""
+    if "@" in text:
+        text = USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text)
+    if "bearer" in text.lower():
+        text = BEARER.sub(r"\g<scheme>" + HIDDEN, text)
+    return text

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 from opentelemetry import context, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -22,8 +23,17 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from chassis.settings import TraceSettings
@@ -39,7 +49,18 @@ _KINDS: dict[Kind, SpanKind] = {
     "consumer": SpanKind.CONSUMER,
 }
 _w3c = TraceContextTextMapPropagator()
-_configured: list[TracerProvider] = []
+_ids = RandomIdGenerator()
+
+
+class _Setup(Struct, frozen=True, eq=False):
+    """Where this process' spans go. `sends`: they go anywhere at all."""
+
+    provider: TracerProvider
+    sampler: TraceIdRatioBased
+    sends: bool
+
+
+_configured: list[_Setup] = []
 """The newest last: OpenTelemetry's own global provider can be set only once in a process."""
 
 
@@ -52,8 +73,9 @@ def configure(settings: TraceSettings, *, service: str, instance: str, site: str
 
     `close` it when the process ends, so that what waits is still sent.
     """
+    sampler = TraceIdRatioBased(settings.ratio)
     provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(settings.ratio)),
+        sampler=ParentBased(sampler),
         resource=Resource.create(
             {"service.name": service, "service.instance.id": instance, "vireo.site": site}
         ),
@@ -63,13 +85,14 @@ def configure(settings: TraceSettings, *, service: str, instance: str, site: str
         provider.add_span_processor(SimpleSpanProcessor(FileExporter(settings.file)))
     if settings.otlp_endpoint is not None:
         provider.add_span_processor(BatchSpanProcessor(_otlp(settings.otlp_endpoint)))
-    _configured.append(provider)
+    sends = settings.file is not None or settings.otlp_endpoint is not None
+    _configured.append(_Setup(provider, sampler, sends))
     return provider
 
 
 def close(provider: TracerProvider) -> None:
     """Send what waits and let go of it."""
-    _configured.remove(provider)
+    _configured[:] = [setup for setup in _configured if setup.provider is not provider]
     provider.shutdown()
 
 
@@ -97,9 +120,13 @@ def span(
     An exception marks the span as failed, by its type alone: its text may hold what is nobody's
     business.
     """
-    provider = _configured[-1] if _configured else trace.get_tracer_provider()
-    tracer = provider.get_tracer("vireo")
     parent = continued_from(traceparent) if traceparent else None
+    if _configured and not _configured[-1].sends:
+        with _unrecorded(parent, _configured[-1].sampler) as current:
+            yield current
+        return
+    provider = _configured[-1].provider if _configured else trace.get_tracer_provider()
+    tracer = provider.get_tracer("vireo")
     with tracer.start_as_current_span(
         name,
         context=parent,
@@ -115,11 +142,37 @@ def span(
             raise
 
 
+@contextmanager
+def _unrecorded(parent: context.Context | None, sampler: TraceIdRatioBased) -> Iterator[Span]:
+    """A span that goes nowhere: an id of its own in its parent's trace, and nothing that costs."""
+    above = trace.get_current_span(parent).get_span_context()
+    own = _below(above) if above.is_valid else _root(sampler)
+    token = context.attach(trace.set_span_in_context(NonRecordingSpan(own)))
+    try:
+        yield trace.get_current_span()
+    finally:
+        context.detach(token)
+
+
+def _below(above: SpanContext) -> SpanContext:
+    span_id = _ids.generate_span_id()
+    return SpanContext(above.trace_id, span_id, False, above.trace_flags, above.trace_state)
+
+
+def _root(sampler: TraceIdRatioBased) -> SpanContext:
+    """The beginning of a trace; others, who do record, heed whether it is sampled."""
+    trace_id = _ids.generate_trace_id()
+    sampled = sampler.should_sample(None, trace_id, "").decision is Decision.RECORD_AND_SAMPLE
+    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+    return SpanContext(trace_id, _ids.generate_span_id(), False, flags)
+
+
 def traceparent() -> str | None:
     """The `traceparent` to send along from here; None outside of any span."""
-    carrier: dict[str, str] = {}
-    _w3c.inject(carrier)
-    return carrier.get("traceparent")
+    current = trace.get_current_span().get_span_context()
+    if not current.is_valid:
+        return None
+    return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
 
 
 def continued_from(traceparent: str) -> context.Context:

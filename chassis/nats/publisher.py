@@ -2,7 +2,8 @@
 
 One lane per stream: while a batch is on its way, what arrives waits, and goes as the next one. Where
 too little waits to be worth a batch, the stream takes none, or one is refused because of one member,
-they go one by one, pipelined. Every caller gets an answer: an acknowledgement or an exception, within its time.
+they go one by one, pipelined. Every caller gets an answer: an acknowledgement or an exception, within
+its time.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import math
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -56,7 +57,7 @@ def read_body(raw: bytes, wanted: type[T]) -> T | Invalid:
 
 def read_query(pairs: Sequence[tuple[str, str]], wanted: type[T]) -> T | Invalid:
     """The parameters of a query as `wanted`; each once, but for those of tables and lists."""
-    hints = get_type_hints(wanted, include_extras=True)
+    hints = _hints(wanted)
     fields = {QUERY_NAMES.get(name, name): name for name in hints}
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
@@ -126,13 +127,12 @@ def _struct_faults(value: Any, plain: Any, at: str, *, strict: bool) -> Iterator
     if not isinstance(value, dict):
         yield FieldError(field=at, detail=f"expected object, got {_kind(value)}")
         return
-    hints = get_type_hints(plain, include_extras=True)
-    for field in msgspec.structs.fields(plain):
-        here = pointer(at, field.name)
-        if field.name in value:
-            yield from faults(value[field.name], hints[field.name], here, strict=strict)
-        elif field.required:
-            yield FieldError(field=here, detail="required")
+    hints = _hints(plain)
+    for name in hints:
+        if name in value:
+            yield from faults(value[name], hints[name], pointer(at, name), strict=strict)
+        elif name in _required(plain):
+            yield FieldError(field=pointer(at, name), detail="required")
     for name in value:
         if name not in hints:
             yield _unknown(pointer(at, _short(name)), name, hints, "field")
@@ -204,7 +204,7 @@ def pointer(at: str, name: str) -> str:
     return f"{at}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
-def _unknown(field: str, name: str, known: Sequence[str] | dict[str, Any], noun: str) -> FieldError:
+def _unknown(field: str, name: str, known: Iterable[str], noun: str) -> FieldError:
     close = difflib.get_close_matches(name[:MAX_ECHO], list(known), n=1, cutoff=0.6)
     hint = f"; did you mean {close[0]}?" if close else ""
     return FieldError(field=field, detail=f"unknown {noun}{hint}")
@@ -231,6 +231,18 @@ def _short(text: str) -> str:
 
 
 # hints
+
+
+@cache
+def _hints(wanted: type[Any]) -> Mapping[str, Any]:
+    """The type hints of a Struct's fields, in their order."""
+    found = get_type_hints(wanted, include_extras=True)
+    return {name: found[name] for name in wanted.__struct_fields__}
+
+
+@cache
+def _required(wanted: type[Any]) -> frozenset[str]:
+    return frozenset(field.name for field in msgspec.structs.fields(wanted) if field.required)
 
 
 def _is_union(plain: Any) -> bool:

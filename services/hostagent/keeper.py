@@ -211,8 +211,9 @@ class Keeper:
     async def _say(self, case: Case, assignment: VmAssignment, step: Say) -> None:
         await execute(step, assignment, self._means, lambda s: self._stopped(case, s))
         case.record = step.record
-        for one in step.utterances:
-            log.info("told", vm=assignment.vm, what=one.name, operation=assignment.operation)
+        if step.utterances:
+            told = [one.name for one in step.utterances]
+            log.info("told", vm=assignment.vm, what=told, operation=assignment.operation)
 
     async def _try_again(self, case: Case, assignment: VmAssignment, reason: str) -> float | None:
         """The hypervisor does not answer. An operation waits so long and no longer; a VM that is as

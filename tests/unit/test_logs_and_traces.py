@@ -139,3 +139,33 @@ def test_a_malformed_traceparent_begins_a_new_trace() -> None:
 
 def test_outside_of_spans_there_is_no_traceparent() -> None:
     assert tracing.traceparent() is None
+
+
+def test_a_trace_goes_on_through_a_process_that_sends_its_spans_nowhere() -> None:
+    came = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    provider = tracing.configure(TraceSettings(), service="gateway", instance="a-1", site="wood")
+    with tracing.span("outer", traceparent=came) as span:
+        outer = tracing.traceparent()
+        with tracing.span("inner"):
+            inner = tracing.traceparent()
+        after = tracing.traceparent()
+        recorded = span.is_recording()
+    tracing.close(provider)
+    assert outer is not None
+    assert inner is not None
+    trace_ids = {one.split("-")[1] for one in (came, outer, inner)}
+    span_ids = {one.split("-")[2] for one in (came, outer, inner)}
+    assert (len(trace_ids), len(span_ids), after, recorded) == (1, 3, outer, False)
+    assert outer.endswith("-01")
+
+
+def test_a_trace_that_begins_in_a_silent_process_is_sampled_as_its_settings_say() -> None:
+    flags = []
+    for ratio in (0.0, 1.0):
+        provider = tracing.configure(
+            TraceSettings(ratio=ratio), service="gateway", instance="a-1", site="wood"
+        )
+        with tracing.span("root"):
+            flags.append((tracing.traceparent() or "")[-2:])
+        tracing.close(provider)
+    assert flags == ["00", "01"]
