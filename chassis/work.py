@@ -6,6 +6,7 @@ What belongs here: the tasks of one service in one process. Getting there is `ch
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -188,7 +189,9 @@ async def _as_coroutine(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 def _name_of(loop: Callable[[], Awaitable[None]]) -> str:
-    return getattr(loop, "__qualname__", repr(loop))
+    # A partial's own repr would show its arguments, settings among them.
+    function = loop.func if isinstance(loop, functools.partial) else loop
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]], patience_s: float | None = None) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -159,12 +160,13 @@ async def test_a_background_loop_that_breaks_brings_the_service_down(
     own_nats_server: NatsServer,
 ) -> None:
     async def build(_settings: ChassisSettings, _rig: Rig) -> Service:
-        async def loop() -> None:
-            raise LookupError("nothing there")
+        async def loop(*, settings: str) -> None:
+            raise LookupError(f"nothing there for {len(settings)} characters")
 
-        return Service(description="A test", background=[loop])
+        return Service(description="A test", background=[partial(loop, settings="secret")])
 
-    with pytest.raises(ServiceBroke, match="loop ended") as caught:
+    # Named by its function: what it was given may hold more than a log should.
+    with pytest.raises(ServiceBroke, match=r"build\.<locals>\.loop ended$") as caught:
         async with asyncio.timeout(20):
             await run_until(asyncio.Event(), "metrics", settings_for(own_nats_server), build)
     assert isinstance(caught.value.__cause__, LookupError)
