@@ -21,7 +21,7 @@ from schemas.events import OperationAccepted
 from schemas.ids import derived_id, is_uuid7, time_of
 from schemas.problems import FieldError, Problem, unavailable
 from schemas.queries import GetOperation
-from schemas.resources import Operation, VmSpec
+from schemas.resources import ENDED, Operation, OperationPhase, VmSpec
 from schemas.wire import wrap
 from services.gateway.model import (
     NEXT_STATES,
@@ -290,6 +290,18 @@ def operation_query(
         return GetOperation(operation=operation, wait_s=wait_s, until="ended")
     fresh = is_fresh(operation, now=now, within_s=fresh_s)
     return GetOperation(operation=operation, wait_s=fresh_wait_s if fresh else 0)
+
+
+class _Phase(Struct, frozen=True):
+    phase: OperationPhase
+
+
+_phase = msgspec.json.Decoder(_Phase)
+
+
+def has_ended(operation: bytes) -> bool:
+    """Whether an operation that is passed through as bytes will not change any more."""
+    return _phase.decode(operation).phase in ENDED
 
 
 def as_answer(problem: Problem) -> Problem:

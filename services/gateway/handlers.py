@@ -266,8 +266,7 @@ def _wait_s(desk: Desk, wait: str | None) -> float | None:
 
 async def _wait(desk: Desk, query: GetOperation) -> bytes:
     """Ask and wait; told to stop, the gateway answers with what is known now."""
-    timeout_s = desk.settings.ask_timeout_s + query.wait_s
-    asking = asyncio.create_task(desk.ask("inventory", "operation.get", query, timeout_s=timeout_s))
+    asking = asyncio.create_task(_ask_in_slices(desk, query))
     stopping = asyncio.create_task(desk.stopping.wait())
     try:
         await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -278,3 +277,22 @@ async def _wait(desk: Desk, query: GetOperation) -> bytes:
     finally:
         asking.cancel()
         stopping.cancel()
+
+
+async def _ask_in_slices(desk: Desk, query: GetOperation) -> bytes:
+    """An inventory that dies takes the question with it: nobody would answer before the time is over."""
+    clock, settings = desk.rig.clock, desk.settings
+    until = clock.monotonic() + query.wait_s
+    while True:
+        left_s = max(0.0, until - clock.monotonic())
+        slice_s = min(left_s, settings.wait_slice_s)
+        part = msgspec.structs.replace(query, wait_s=slice_s)
+        timeout_s = settings.ask_timeout_s + slice_s
+        try:
+            body = await desk.ask("inventory", "operation.get", part, timeout_s=timeout_s)
+        except Refused as refused:
+            if refused.refusal.problem.status != 404 or slice_s == left_s:
+                raise
+        else:
+            if decide.has_ended(body) or slice_s == left_s:
+                return body

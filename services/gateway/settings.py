@@ -85,6 +85,12 @@ class GatewaySettings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown
     ask_timeout_s: Annotated[
         Seconds, Meta(description="Patience for an answer of the inventory or of metrics")
     ] = 5
+    wait_slice_s: Annotated[
+        Seconds,
+        Meta(
+            description="A long wait is asked for in pieces: one that dies with its answerer is short"
+        ),
+    ] = 3
     ready_timeout_s: Annotated[
         Seconds, Meta(description="Patience of /health/ready for the inventory")
     ] = 1

@@ -337,8 +337,24 @@ async def test_waiting_for_an_operation_ends_when_it_ends(gateway: GatewayUnderT
     await gateway.inventory.put(ended)
     assert msgspec.json.decode((await waiting).content, type=resources.Operation) == ended
     assert gateway.inventory.asked == [
-        queries.GetOperation(operation=ended.id, wait_s=30, until="ended")
+        queries.GetOperation(operation=ended.id, wait_s=3, until="ended")
     ]
+
+
+async def test_a_long_wait_is_asked_for_in_slices(gateway_bus: MemoryBus, tmp_path: Path) -> None:
+    """So that an inventory that is killed does not take the whole wait with it."""
+    async with gateway_on(gateway_bus, tmp_path, wait_slice_s=0.05) as gateway:
+        place = f"/v1/operations/{samples.OPERATION}?wait=20s"
+        waiting = asyncio.create_task(gateway.http.get(place))
+        async with asyncio.timeout(5):
+            while len(gateway.inventory.asked) < 2:
+                await asyncio.sleep(0.01)
+            await gateway.inventory.put(samples.OPERATION_SAMPLE)
+            while len(gateway.inventory.asked) < 5:
+                await asyncio.sleep(0.01)
+        ended = msgspec.structs.replace(samples.OPERATION_SAMPLE, phase="succeeded")
+        await gateway.inventory.put(ended)
+        assert (await waiting).json()["phase"] == "succeeded"
 
 
 async def test_waiting_answers_with_what_is_known_when_the_time_is_over(
