@@ -87,6 +87,7 @@ async def _hypervisor(settings: Settings) -> Hypervisor:
         threads=settings.libvirt_threads,
         agent_threads=settings.guest_agent.concurrency,
         timeout_s=settings.libvirt_timeout_s,
+        sample_timeout_s=settings.sample_timeout_s,
         keepalive_s=settings.keepalive_s,
     )
 

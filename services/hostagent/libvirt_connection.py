@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -92,6 +92,7 @@ class LibvirtConnection:
             name: ThreadPoolExecutor(threads, thread_name_prefix=f"libvirt-{name}")
             for name, threads in pools.items()
         }
+        self._calls: dict[str, list[Future[Any]]] = {name: [] for name in pools}
         self._listeners: list[Callable[[Notice], None]] = []
         self._conn: Any = None
         self._lost: asyncio.Event | None = None
@@ -138,15 +139,22 @@ class LibvirtConnection:
         conn = self._conn
         if conn is None:
             raise HypervisorUnavailable("not connected to libvirt")
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pools[pool], work, conn)
+        future = self._pools[pool].submit(work, conn)
+        self._calls[pool] = [*self._unfinished(pool), future]
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
-                return await future
+                return await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise HypervisorUnavailable("libvirt did not answer in time") from error
         except libvirt.libvirtError as error:
             raise self._translated(error, conn) from error
+
+    def in_flight(self, pool: str) -> int:
+        """How many calls of a pool have not come back from libvirt, given up or not."""
+        return len(self._unfinished(pool))
+
+    def _unfinished(self, pool: str) -> list[Future[Any]]:
+        return [call for call in self._calls[pool] if not call.done()]
 
     def _translated(self, error: libvirt.libvirtError, conn: Any) -> Exception:
         code, text = error.get_error_code(), str(error)

@@ -91,6 +91,8 @@ class Settings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown_fields
     """Threads for calls that change domains."""
     libvirt_timeout_s: Seconds = 60
     """How long one call to libvirt may take before it is given up."""
+    sample_timeout_s: Seconds = 2
+    """How long one bulk call for statistics may take; a guest that hangs is left out after it."""
     keepalive_s: Annotated[int, Meta(ge=1, le=60)] = 2
     """How often libvirt is asked whether it lives; three silences end the connection."""
     kvm_probe_s: Annotated[float, Meta(gt=0, le=60)] = 5
