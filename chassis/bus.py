@@ -21,7 +21,8 @@ from msgspec import Struct
 class Expect(Struct, frozen=True, kw_only=True):
     """Compare-and-swap: the newest message on `over` (wildcards allowed) must have `sequence`.
 
-    Sequence 0 means that no message may exist there.
+    Sequence 0 means that no message may exist there. It is checked before the duplicate window: the
+    repeat of a message that was stored is a `Conflict`, not a duplicate.
     """
 
     sequence: int
@@ -137,8 +138,9 @@ class Delivery(Protocol):
 
     @property
     def message(self) -> Incoming: ...
-    async def ack(self) -> None:
-        """Done; returns once the server has confirmed it."""
+    async def ack(self, *, confirmed: bool = True) -> None:
+        """Done; returns once the server has confirmed it. Unconfirmed it is only said: a confirmed one
+        that is said afterwards stands for it, unless the connection was lost in between."""
         ...
 
     async def nak(self, delay_s: float) -> None: ...
@@ -154,12 +156,16 @@ class Bus(Protocol):
         """Store one message in the stream that owns its subject; returns when it is on disk.
 
         What many callers publish at the same time travels as one atomic batch (group commit).
-        Raises Conflict, Unavailable.
+        Raises Conflict, Unavailable, NotFound (no stream takes the subject).
         """
         ...
 
     async def publish_together(self, messages: Sequence[Outgoing]) -> Ack:
-        """Store several messages of one stream, all or none. Returns the last one's ack."""
+        """Store several messages of one stream, all or none. Returns the last one's ack.
+
+        Every `expect` is held against the stream as it was before. Repeated with the same ids it is a
+        duplicate. Raises Conflict, Unavailable, BusError (the stream takes no batches).
+        """
         ...
 
     async def send(

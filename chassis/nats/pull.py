@@ -33,10 +33,13 @@ class PulledDelivery:
         self._settled = False
         self.message: Incoming = incoming(message)
 
-    async def ack(self) -> None:
+    async def ack(self, *, confirmed: bool = True) -> None:
         """Raises Unavailable if the server did not confirm; the message may come again then."""
-        await self._reader.confirm(self._reply, b"+ACK")
-        self._settle()
+        tell = self._reader.confirm if confirmed else self._reader.say
+        try:
+            await tell(self._reply, b"+ACK")
+        finally:
+            self._settle()
 
     async def nak(self, delay_s: float) -> None:
         delay = b'-NAK {"delay": %d}' % max(int(delay_s * NANOSECONDS), 0)

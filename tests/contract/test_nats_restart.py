@@ -164,6 +164,24 @@ async def test_a_message_in_hand_can_be_acknowledged_after_the_restart(
         await acknowledged_until(deliveries, {b"2"})
 
 
+async def test_a_failed_acknowledgement_does_not_cost_room_for_what_comes_next(
+    bus: NatsBus, own_nats_server: NatsServer
+) -> None:
+    await bus.ensure_stream(EVENTS)
+    await bus.ensure_consumer(WORKER)
+    async with bus.pull("EVENTS", "worker", batch=1) as deliveries:
+        await bus.publish(event(1))
+        in_hand = await soon(deliveries)
+        own_nats_server.kill()
+        with pytest.raises(Unavailable):
+            await in_hand.ack()
+
+        own_nats_server.start()
+        await publish_surely(bus, event(2))
+
+        await acknowledged_until(deliveries, {b"1", b"2"})
+
+
 async def test_a_listener_hears_again(bus: NatsBus, own_nats_server: NatsServer) -> None:
     async with bus.listen("tel.>") as heard:
         own_nats_server.restart()
@@ -261,9 +279,7 @@ def number_of(item: Incoming | CaughtUp) -> int:
     return int(item.data)
 
 
-async def acknowledged_until(
-    deliveries: AsyncIterator[Delivery], wanted: set[bytes]
-) -> set[bytes]:
+async def acknowledged_until(deliveries: AsyncIterator[Delivery], wanted: set[bytes]) -> set[bytes]:
     """Acknowledge until all of `wanted` came; returns what came.
 
     A killed server may have forgotten a delivery, and even an acknowledgement that it confirmed.
