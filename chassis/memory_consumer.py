@@ -129,7 +129,7 @@ class MemoryDelivery:
         self._settled = False
         self.message = message
 
-    async def ack(self) -> None:
+    async def ack(self, *, confirmed: bool = True) -> None:
         if self._holds():
             self._consumer.settle(self.message.sequence)
         self._release()

@@ -160,10 +160,10 @@ class Settler:
         self._meters.handled(consumer=self._consumer, outcome=_named(outcome), seconds=seconds)
         return outcome
 
-    async def finish(self, delivery: Delivery) -> None:
+    async def finish(self, delivery: Delivery, *, confirmed: bool = True) -> None:
         """Acknowledge. If that fails the message comes again, which handlers bear."""
         try:
-            await delivery.ack()
+            await delivery.ack(confirmed=confirmed)
         except BusError as error:
             log.info("ack_failed", consumer=self._consumer, error=str(error))
         finally:
@@ -205,7 +205,10 @@ class Settler:
         await asyncio.gather(*(self.give_back(delivery) for delivery in list(self._in_hand)))
 
     async def finish_all(self, deliveries: Sequence[Delivery]) -> None:
-        await asyncio.gather(*map(self.finish, deliveries))
+        """The last one's confirmation stands for all: they go one way, in this order."""
+        for delivery in deliveries[:-1]:
+            await self.finish(delivery, confirmed=False)
+        await self.finish(deliveries[-1])
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not beyond the service's stop."""

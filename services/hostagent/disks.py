@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from schemas.ids import VmId, is_name, is_uuid7
@@ -17,6 +18,8 @@ from services.hostagent import images
 from services.hostagent.hypervisor import HypervisorFailure
 from services.hostagent.images import GIB, Image
 
+PASSABLE = 0o711
+"""Mode of the folders above disks."""
 QEMU_IMG_S = 120.0
 """How long qemu-img may take: it only writes headers."""
 
@@ -56,7 +59,8 @@ class Disks:
         # QEMU runs as a user of its own, who must pass through but needs to see nothing else.
         for folder in (self._vms, path.parent):
             folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o711)
+            if stat.S_IMODE(folder.stat().st_mode) != PASSABLE:
+                folder.chmod(PASSABLE)
         if self._empty:
             path.touch()
             return

@@ -177,6 +177,8 @@ class Keeper:
     async def _settle(self, case: Case) -> float | None:
         """Look, plan, execute, until nothing is left; answers when to look again, if at all."""
         for _ in range(ROUNDS):
+            # Whatever has happened so far is seen by looking now.
+            case.news.clear()
             assignment = case.assignment
             try:
                 observed = await self._means.hypervisor.observe(assignment.vm)
@@ -202,7 +204,11 @@ class Keeper:
             case.mended_at = self._means.clock.monotonic()
         for step in todo.steps:
             if isinstance(step, Say):
-                await self._say(case, assignment, step)
+                if step.utterances or step is todo.steps[-1]:
+                    await self._say(case, assignment, step)
+                else:
+                    # Goes to disk with the next words; until then a restart finds out the same again.
+                    case.record = step.record
                 continue
             if case.assignment is not assignment:
                 raise _Superseded

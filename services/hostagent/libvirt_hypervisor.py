@@ -205,6 +205,9 @@ class LibvirtHypervisor:
             self._connection.tell(Rebooted(domain=vm))
 
     async def ask_guest(self, vm: VmId, command: bytes, *, timeout_s: float) -> bytes:
+        if self._domain_type == "test":
+            raise HypervisorFailure("the test driver's guests have no agent")
+
         def ask(conn: Any) -> bytes:
             domain = conn.lookupByUUIDString(vm)
             answer: str = libvirt_qemu.qemuAgentCommand(

@@ -170,9 +170,13 @@ where host = any($1::text[]) and not deleted and spec is not null
 group by host;
 
 -- name: operation_by_id
+-- With its events in order, at most $2.
 select
     id::text, command, kind, target, phase, actor, created_at, updated_at, progress, detail, host,
-    problem, placement
+    problem, placement,
+    array(
+        select envelope from events where operation = $1::uuid order by position limit $2
+    ) as events
 from operations
 where id = $1::uuid;
 
@@ -193,10 +197,6 @@ limit $5;
 -- Of the operations that somebody waits for. One whose later events came first is not known yet: it
 -- has no command until its acceptance, or what names its VM, is there too.
 select id::text, phase from operations where id = any($1::uuid[]) and command <> '';
-
--- name: trail
--- An operation's events in order.
-select envelope from events where operation = $1::uuid order by position limit $2;
 
 -- name: list_events
 -- Oldest first.

@@ -82,12 +82,12 @@ class Reads:
 
     async def operation(self, id: str) -> Answer:
         """The operation with its trail, or the problem that there is none."""
-        record = await self._one("operation_by_id", id)
+        record = await self._one("operation_by_id", id, self._trail_limit)
         if record is None:
             return not_found("operation", id)
-        events = await self._all("trail", id, self._trail_limit)
-        steps = trail([unwrap(event["envelope"]) for event in events])
-        return answers.encode(answers.operation(record, steps))
+        fields = dict(record)
+        steps = trail([unwrap(envelope) for envelope in fields.pop("events")])
+        return answers.encode(answers.operation(fields, steps))
 
     async def operations(self, query: ListOperations) -> Answer:
         after = key_in(query.after, OPERATIONS, str) if query.after else None
