@@ -37,6 +37,9 @@ def init(
     nats_port: Annotated[
         int, typer.Option(metavar="PORT", min=1, max=65_535, help="NATS's port.")
     ] = 4222,
+    nats_store: Annotated[
+        str, typer.Option(metavar="DIRECTORY", help="Where NATS keeps streams, on its machine.")
+    ] = "/data",
     nats_tls: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +78,7 @@ def init(
         nats_url=nats_url,
         nats_listen=nats_listen,
         nats_port=nats_port,
+        nats_store=nats_store,
         nats_tls=None if nats_tls is None else _tls(nats_tls),
         postgres_host=postgres_host,
         gateway_address=gateway_address,

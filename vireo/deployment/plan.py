@@ -36,6 +36,8 @@ class DeploymentOptions(Struct, frozen=True, kw_only=True):
     """What services and agents dial."""
     nats_listen: str = "127.0.0.1"
     nats_port: int = 4222
+    nats_store: str = "/data"
+    """Where NATS keeps streams, on its machine."""
     nats_tls: TlsFiles | None = None
     postgres_host: str = "/var/run/postgresql"
     gateway_address: str = "127.0.0.1"
@@ -68,7 +70,7 @@ def files(options: DeploymentOptions, passwords: Mapping[str, str]) -> dict[str,
         "nats/nats.conf": nats.config(
             address=options.nats_listen,
             port=options.nats_port,
-            store_dir="/data",
+            store_dir=options.nats_store,
             users=users(options),
             passwords=passwords,
             tls=_tls_block(options.nats_tls),
