@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DEPLOY = ROOT / "docs/deploy.md"
 OPERATING = ROOT / "docs/operating-with-nats.md"
+NAMED = re.compile(r"`((?:services|schemas|chassis|vireo|deploy|tests|docs|bench)/[\w./*-]*)`")
 PATIENCE_S = 60
 READS = (
     "vireo vm list",
@@ -263,6 +264,14 @@ def test_links_lead_somewhere(document: Path) -> None:
     targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", text)]
     local = [target for target in targets if target and "://" not in target]
     assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "document", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda path: path.stem
+)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = NAMED.findall(document.read_text(encoding="utf-8"))
+    assert [path for path in named if not list(ROOT.glob(path.rstrip("/")))] == []
 
 
 # --- natscli ------------------------------------------------------------------------------
