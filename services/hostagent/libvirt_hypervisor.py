@@ -41,20 +41,18 @@ from services.hostagent.model import Observed
 log = structlog.get_logger(__name__)
 
 CONTROL, BULK, SAMPLE, AGENT = "control", "bulk", "sample", "agent"
-SAMPLE_CALLS = 2
-"""Bulk samples that may hang in libvirt, each on a guest whose QEMU does not answer."""
+SAMPLE_CALLS = 3
+"""Bulk samples that may hang in libvirt, each on a guest whose QEMU does not answer: fewer than the five
+calls that libvirtd takes of one connection at a time."""
 PING = b'{"execute":"guest-ping"}'
 PING_S = 2.0
 KIB_PER_MIB = 1024
 
-FROM_OUTSIDE = (
-    libvirt.VIR_DOMAIN_STATS_STATE
-    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
-    | libvirt.VIR_DOMAIN_STATS_INTERFACE
-)
-"""The statistics for which QEMU itself is not asked."""
+FROM_OUTSIDE = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_INTERFACE
+"""The statistics for which QEMU itself is not asked (for the CPU's it is: halt polling)."""
 EVERYTHING = (
     FROM_OUTSIDE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
     | libvirt.VIR_DOMAIN_STATS_BALLOON
     | libvirt.VIR_DOMAIN_STATS_VCPU
     | libvirt.VIR_DOMAIN_STATS_BLOCK
