@@ -10,13 +10,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
 import structlog
 
+from chassis.threads import Threads
 from services.hostagent.hypervisor import (
     Changed,
     Connected,
@@ -89,10 +89,8 @@ class LibvirtConnection:
         self._timeout_s = timeout_s
         self._keepalive_s = keepalive_s
         self._pools = {
-            name: ThreadPoolExecutor(threads, thread_name_prefix=f"libvirt-{name}")
-            for name, threads in pools.items()
+            name: Threads(threads, name=f"libvirt-{name}") for name, threads in pools.items()
         }
-        self._calls: dict[str, list[Future[Any]]] = {name: [] for name in pools}
         self._listeners: list[Callable[[Notice], None]] = []
         self._conn: Any = None
         self._lost: asyncio.Event | None = None
@@ -128,7 +126,7 @@ class LibvirtConnection:
         finally:
             await self._disconnect()
             for pool in self._pools.values():
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.close()
 
     async def call(
         self, pool: str, work: Callable[[Any], T], *, timeout_s: float | None = None
@@ -139,11 +137,9 @@ class LibvirtConnection:
         conn = self._conn
         if conn is None:
             raise HypervisorUnavailable("not connected to libvirt")
-        future = self._pools[pool].submit(work, conn)
-        self._calls[pool] = [*self._unfinished(pool), future]
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
-                return await asyncio.wrap_future(future)
+                return await self._pools[pool].run(partial(work, conn))
         except TimeoutError as error:
             raise HypervisorUnavailable("libvirt did not answer in time") from error
         except libvirt.libvirtError as error:
@@ -151,10 +147,7 @@ class LibvirtConnection:
 
     def in_flight(self, pool: str) -> int:
         """How many calls of a pool have not come back from libvirt, given up or not."""
-        return len(self._unfinished(pool))
-
-    def _unfinished(self, pool: str) -> list[Future[Any]]:
-        return [call for call in self._calls[pool] if not call.done()]
+        return self._pools[pool].in_hand
 
     def _translated(self, error: libvirt.libvirtError, conn: Any) -> Exception:
         code, text = error.get_error_code(), str(error)
