@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +15,7 @@ from chassis.bus import Incoming
 from chassis.migrations import migrate
 from chassis.postgres import Postgres, connect, load_queries
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
+from chassis.tracing import span
 from schemas import queries, subjects
 from schemas.wire import Undecodable, unwrap
 from services.inventory.model import Arrival
@@ -49,7 +50,8 @@ class Inventory:
 
     async def _record(self, arrivals: Sequence[Arrival]) -> None:
         try:
-            phases = await self._store.record(arrivals)
+            with _in_their_traces(arrivals):
+                phases = await self._store.record(arrivals)
         except UNFIT as error:
             self._refuse(arrivals, f"Postgres cannot hold it: {error}")
         else:
@@ -97,6 +99,18 @@ async def _at_most(seconds: float, awaitable: Awaitable[object]) -> None:
             await awaitable
     except TimeoutError:
         return
+
+
+@contextmanager
+def _in_their_traces(arrivals: Sequence[Arrival]) -> Iterator[None]:
+    """A span in each trace that the events belong to: the way of a request ends in the database."""
+    with ExitStack() as stack:
+        for traceparent in dict.fromkeys(each.envelope.traceparent for each in arrivals):
+            if traceparent is not None:
+                stack.enter_context(
+                    span("inventory.record", kind="consumer", traceparent=traceparent)
+                )
+        yield
 
 
 def _read(messages: Sequence[Incoming]) -> tuple[list[Arrival], list[str]]:

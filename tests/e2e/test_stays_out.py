@@ -277,8 +277,8 @@ async def test_many_guests_that_hang_cost_the_others_next_to_nothing(
                 os.kill(qemu, signal.SIGSTOP)
             await until(lambda: _has_heard(ear, 8), "frames come", 30)
             operation = await client.vms.stop(well.id, mode="forced", wait=10)
-            # What hangs can still be deleted.
-            await client.vms.delete(hung[0].id, wait=10)
+            # What hangs can still be deleted: libvirt is patient with it, and then kills it.
+            await client.vms.delete(hung[0].id, wait=60)
         finally:
             for qemu in frozen:
                 with suppress(ProcessLookupError):
@@ -309,8 +309,10 @@ class LibvirtEvents:
     def __init__(self, site: Site, vm: Vm) -> None:
         uri = site.hosts[vm.host].uri
         self._process = subprocess.Popen(
-            ["virsh", "-c", uri, "event", "--loop", "--timestamp", "--event", "lifecycle"]
-            + ["--domain", domain_of(vm), "--timeout", "60"],
+            [
+                *("virsh", "-c", uri, "event", "--loop", "--timestamp", "--timeout", "60"),
+                *("--event", "lifecycle", "--domain", domain_of(vm)),
+            ],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "TZ": "UTC"},
