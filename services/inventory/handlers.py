@@ -22,7 +22,7 @@ from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Store
-from services.inventory.waiting import Waiting
+from services.inventory.waiting import Looks, Waiting
 
 log = structlog.get_logger()
 
@@ -39,6 +39,7 @@ class Inventory:
         self._reads = reads
         self._waiting = waiting
         self._clock = clock
+        self._looks = Looks(reads.phases)
 
     async def on_events(self, messages: Sequence[Incoming]) -> None:
         """Record a batch. What can be recorded is, even if something among it cannot."""
@@ -69,7 +70,7 @@ class Inventory:
         waiter = self._waiting.join(query.operation, ended=query.until == "ended")
         try:
             while not waiter.woken.is_set():
-                self._waiting.announce(await self._reads.phases([query.operation]))
+                self._waiting.announce(await self._looks.look(query.operation))
                 left_s = until - self._clock.monotonic()
                 if left_s <= 0:
                     break

@@ -1,15 +1,18 @@
 """Who waits for which operation, inside this process.
 
 A commit announces the phases it brought; a poll, shared by all who wait, brings those that another
-replica committed. Nothing in here reads Postgres.
+replica committed. Whoever begins to wait looks once, together with those who begin at the same time.
+Nothing in here reads Postgres itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from schemas.resources import ENDED, OperationPhase
+
+Phases = Mapping[str, OperationPhase]
 
 
 class Waiter:
@@ -49,3 +52,29 @@ class Waiting:
     def awaited(self) -> list[str]:
         """The operations that somebody waits for."""
         return sorted(self._waiters)
+
+
+class Looks:
+    """Looks at many operations by one question: while one is on its way, the next one gathers."""
+
+    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Phases]]) -> None:
+        self._ask = ask
+        self._asking = asyncio.Lock()
+        self._gathered: set[str] = set()
+        self._next: asyncio.Task[Phases] | None = None
+
+    async def look(self, operation: str) -> Phases:
+        """The phase of this operation, if it is known, and perhaps of others; asked for after the call
+        began. Raises what the question raises."""
+        self._gathered.add(operation)
+        if self._next is None:
+            self._next = asyncio.create_task(self._look(), name="look at operations")
+            # Seen, even if all who asked have gone.
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # One who goes away leaves the others their answer.
+        return await asyncio.shield(self._next)
+
+    async def _look(self) -> Phases:
+        async with self._asking:
+            operations, self._gathered, self._next = sorted(self._gathered), set(), None
+            return await self._ask(operations)
