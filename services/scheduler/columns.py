@@ -1,0 +1,160 @@
+"""The fleet's numbers as NumPy columns: one row per host, in the order of the hosts' names.
+
+Here belong the arrays, their growth and their order, and nothing of what a column means to a rule. Rows
+stand in the order of names, so that the first of equally good rows is the one that comes first by name.
+Columns are allocated ahead and doubled when full; a column that nobody asked for does not exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
+Rows = slice | NDArray[np.intp]
+"""Which hosts: all or a run of them, or some by row."""
+
+FIRST_CAPACITY = 16
+NO_VALUE = -1
+
+
+class Columns:
+    """The arrays of one fleet. The fixed columns are attributes; those that facts and requests bring
+    along (a label, an image, a class of devices) are made by `flags`, `amounts` and `codes`."""
+
+    maintenance: Bools
+    alive: Bools
+    """Its lease is good, as of the last `Table.pass_time`."""
+    fresh: Bools
+    """Its telemetry is young enough to be weighed, as of the same."""
+    simulated: Bools
+    """libvirt's test driver: it boots nothing and needs no image."""
+    has_numa: Bools
+    cpus: Floats
+    most_cpus: Floats
+    most_memory: Floats
+    most_disk: Floats
+    """`most_…`: what may be promised. MiB, GiB."""
+    used_cpus: Floats
+    used_memory: Floats
+    used_disk: Floats
+    """`used_…`: what is promised."""
+    vms: Floats
+    renewed_at: Floats
+    sampled_at: Floats
+    average: Floats
+    """Moving average of the load, 0 to 1; NaN until measured."""
+    load: Floats
+    """The same with hysteresis: what is weighed."""
+    free_disk: Floats
+    """As measured, in GiB; NaN if not."""
+    kept_disk: Floats
+    idle_watts: Floats
+    full_watts: Floats
+    watts: Floats
+    weight: Floats
+    lot: NDArray[np.uint64]
+    """64 bits that follow from the host's name."""
+
+    _FIXED: tuple[tuple[str, Any, Any], ...] = (
+        ("maintenance", np.bool_, False),
+        ("alive", np.bool_, False),
+        ("fresh", np.bool_, False),
+        ("simulated", np.bool_, False),
+        ("has_numa", np.bool_, False),
+        *((name, np.float64, 0.0) for name in ("cpus", "most_cpus", "most_memory", "most_disk")),
+        *((name, np.float64, 0.0) for name in ("used_cpus", "used_memory", "used_disk", "vms")),
+        ("renewed_at", np.float64, -np.inf),
+        ("sampled_at", np.float64, -np.inf),
+        *((name, np.float64, np.nan) for name in ("average", "load", "free_disk")),
+        ("kept_disk", np.float64, 0.0),
+        *((name, np.float64, np.nan) for name in ("idle_watts", "full_watts", "watts")),
+        ("weight", np.float64, 1.0),
+        ("lot", np.uint64, 0),
+    )
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self._capacity = FIRST_CAPACITY
+        self._extra: dict[tuple[Any, ...], tuple[NDArray[Any], Any]] = {}
+        self._is_sorted = True
+        for name, kind, fill in self._FIXED:
+            setattr(self, name, np.full(self._capacity, fill, kind))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def all(self) -> slice:
+        return slice(0, len(self.names))
+
+    def add(self, name: str) -> int:
+        """The row of a new host."""
+        row = len(self.names)
+        if row == self._capacity:
+            self._grow()
+        self._is_sorted = self._is_sorted and (row == 0 or self.names[-1] < name)
+        self.names.append(name)
+        self.row_of[name] = row
+        return row
+
+    def sort(self) -> Ints | None:
+        """Put rows in the order of names. Answers old row → new row, or None if nothing moved."""
+        if self._is_sorted:
+            return None
+        order = np.array(sorted(range(len(self.names)), key=self.names.__getitem__), np.intp)
+        for array in self._arrays():
+            array[: len(order)] = array[order]
+        self.names = [self.names[row] for row in order]
+        self.row_of = {name: row for row, name in enumerate(self.names)}
+        self._is_sorted = True
+        moved = np.empty(len(order), np.int32)
+        moved[order] = np.arange(len(order), dtype=np.int32)
+        return moved
+
+    # columns by what they are of; each is made on its first mention
+
+    def flags(self, *key: Any) -> Bools:
+        return self._column(("flags", *key), np.bool_, False)
+
+    def amounts(self, *key: Any) -> Floats:
+        return self._column(("amounts", *key), np.float64, 0.0)
+
+    def codes(self, *key: Any) -> Ints:
+        """Numbers that stand for values, -1 where there is none."""
+        return self._column(("codes", *key), np.int32, NO_VALUE)
+
+    def known(self, kind: str, *head: Any) -> list[tuple[Any, ...]]:
+        """The keys of the columns of this kind that begin with `head`."""
+        start = (kind, *head)
+        return [key[1:] for key in self._extra if key[: len(start)] == start]
+
+    def _column(self, key: tuple[Any, ...], kind: Any, fill: Any) -> Any:
+        found = self._extra.get(key)
+        if found is None:
+            found = (np.full(self._capacity, fill, kind), fill)
+            self._extra[key] = found
+        return found[0]
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        fixed = [getattr(self, name) for name, _, _ in self._FIXED]
+        return [*fixed, *(array for array, _ in self._extra.values())]
+
+    def _grow(self) -> None:
+        for name, _, fill in self._FIXED:
+            setattr(self, name, _doubled(getattr(self, name), fill))
+        self._extra = {
+            key: (_doubled(array, fill), fill) for key, (array, fill) in self._extra.items()
+        }
+        self._capacity *= 2
+
+
+def _doubled(array: NDArray[Any], fill: Any) -> NDArray[Any]:
+    larger = np.full(2 * len(array), fill, array.dtype)
+    larger[: len(array)] = array
+    return larger
