@@ -168,10 +168,10 @@ def _wishes(
     if any(taint.effect == "avoid" for taint in table.taints()):
         yield Part("avoided_taints", weight, avoided_taints(table, request, at))
     for rule in policy.loosened:
-        if rule in HOST_RULES:
+        if rule in HOST_RULES and _concerns(rule, table, request):
             fits = HOST_RULES[rule](table, request, at)
-            if fits is not None:
-                yield Part(rule, weight, fits.astype(float))
+            values = np.ones(len(table.columns))[at] if fits is None else fits.astype(float)
+            yield Part(rule, weight, values)
     for name, wished in (
         ("affinity", _affinity(table, request, "affinity" in policy.loosened)),
         ("anti_affinity", _anti_affinity(table, request, "anti_affinity" in policy.loosened)),
@@ -179,6 +179,18 @@ def _wishes(
     ):
         if wished is not None:
             yield Part(name, weight, wished[at])
+
+
+def _concerns(rule: SoftRule, table: Table, request: Request) -> bool:
+    """Whether a loosened rule has anything to say of this request."""
+    match rule:
+        case "labels":
+            return bool(request.where.pairs or request.where.expressions)
+        case "image":
+            return bool(request.images)
+        case "taints":
+            return bool(HOST_RULES[rule](table, request, np.zeros(0, np.intp)) is not None)
+    return request.one_node
 
 
 def _affinity(table: Table, request: Request, loosened: bool) -> Floats | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,8 @@ class Table:
         self.nodes = 0
         """The most NUMA nodes that a host has."""
         self._labels: dict[str, Mapping[str, str]] = {}
+        self._taints: dict[str, frozenset[Taint]] = {}
+        self._tainted: Counter[Taint] = Counter()
         self.now = -math.inf
         """The moment that `alive` and `fresh` are told for."""
         self._stale = True
@@ -68,10 +71,8 @@ class Table:
         columns.simulated[row] = facts.domain_type == "test"
         self._put_sizes(row, facts, config, foreign)
         self._put_nodes(row, facts, config)
-        taints = len(self.taints())
         self._put_lists(row, facts, config)
-        if len(self.taints()) != taints:
-            self._begin_anew()
+        self._put_taints(facts.host, config.taints)
         self.labels.put(row, labels, before=self._labels.get(facts.host, {}))
         self._labels[facts.host] = dict(labels)
         self._note(row)
@@ -142,12 +143,24 @@ class Table:
             most["device", device.name] = most.get(("device", device.name), 0) + 1
         _set_row(columns, row, "amounts", "most", most, 0)
 
+    def _put_taints(self, host: str, taints: tuple[Taint, ...]) -> None:
+        """A taint that is new to the fleet, or gone from it, may matter to every score."""
+        before = set(self._tainted)
+        for taint in self._taints.get(host, frozenset()):
+            self._tainted[taint] -= 1
+        self._taints[host] = frozenset(taints)
+        for taint in self._taints[host]:
+            self._tainted[taint] += 1
+        self._tainted = Counter({taint: n for taint, n in self._tainted.items() if n})
+        if set(self._tainted) != before:
+            self._begin_anew()
+
     def labels_of(self, row: int) -> Mapping[str, str]:
         return self._labels[self.columns.names[row]]
 
     def taints(self) -> list[Taint]:
-        """Every taint that any host ever had."""
-        return [taint for _, taint in self.columns.known("flags", "taint")]
+        """Every taint that a host has now."""
+        return list(self._tainted)
 
     # time: leases and telemetry
 

@@ -381,7 +381,7 @@ class Question:
             return any(disk.image is not None for disk in self.spec.disks)
         if rule == "taints":
             return any(t.effect == "refuse" and not self.bears(t) for t in taints)
-        return self.spec.hardware.numa == "one" and any(map(nodes, self.fleet.hosts.values()))
+        return self.spec.hardware.numa == "one"
 
     def evenness(self, host: OracleHost, wish: Spread) -> float:
         skew = self.skew(host, wish)
