@@ -74,7 +74,9 @@ def _policy(node: Node, errors: Errors) -> dict[str, Any]:
         else:
             found[name] = _FIELDS[name](value, errors)
     errors += [
-        _error(node, f"field {name!r} is missing") for name in ("name", "version") if name not in seen
+        _error(node, f"field {name!r} is missing")
+        for name in ("name", "version")
+        if name not in seen
     ]
     return found
 

@@ -120,14 +120,17 @@ class Columns:
     # columns by what they are of; each is made on its first mention
 
     def flags(self, *key: Any) -> Bools:
-        return self._column(("flags", *key), np.bool_, False)
+        found: Bools = self._column(("flags", *key), np.bool_, False)
+        return found
 
     def amounts(self, *key: Any) -> Floats:
-        return self._column(("amounts", *key), np.float64, 0.0)
+        found: Floats = self._column(("amounts", *key), np.float64, 0.0)
+        return found
 
     def codes(self, *key: Any) -> Ints:
         """Numbers that stand for values, -1 where there is none."""
-        return self._column(("codes", *key), np.int32, NO_VALUE)
+        found: Ints = self._column(("codes", *key), np.int32, NO_VALUE)
+        return found
 
     def known(self, kind: str, *head: Any) -> list[tuple[Any, ...]]:
         """The keys of the columns of this kind that begin with `head`."""

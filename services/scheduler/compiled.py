@@ -95,11 +95,11 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
 
 def is_local(policy: CompiledPolicy, request: Request) -> bool:
     """Whether a host's score follows from its own row, so that it may be kept until that changes."""
-    wishes = (*request.near, *request.away, *request.spread)
     return (
         not policy.fleet_terms
         and not any(rule in FLEET_RULES for rule in policy.loosened)
-        and all(said.required for _, said in wishes)
+        and all(said.required for _, said in (*request.near, *request.away))
+        and all(said.required for _, said in request.spread)
     )
 
 
@@ -213,9 +213,7 @@ def _anti_affinity(table: Table, request: Request, loosened: bool) -> Floats | N
     )
 
 
-def _spread(
-    table: Table, request: Request, verdicts: Verdicts, loosened: bool
-) -> Floats | None:
+def _spread(table: Table, request: Request, verdicts: Verdicts, loosened: bool) -> Floats | None:
     """1 as far as the skew is allowed, then 1/2, 1/3, …; 0 for a host in no domain."""
     return _mean(
         [

@@ -169,9 +169,7 @@ def _next_generation(held: Held, command: Envelope[Any]) -> VmAssignment:
     )
 
 
-def _configure(
-    command: Envelope[ConfigureHost], fleet: Fleet, now: float
-) -> Decision:
+def _configure(command: Envelope[ConfigureHost], fleet: Fleet, now: float) -> Decision:
     wish = command.data
     host = fleet.host(wish.host)
     if host is None:

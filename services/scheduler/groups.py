@@ -7,7 +7,7 @@ sparse: they cost by the VMs that match, not by the hosts there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -124,9 +124,7 @@ class Groups:
 
     def keeping_away(self, labels: Mapping[str, str]) -> list[tuple[AntiTerm, RowCounts]]:
         """The anti-affinities of placed VMs that are about a VM of these labels, and who holds them."""
-        found = [
-            term for term in self._held.about(labels.items()) if matches(term.chosen, labels)
-        ]
+        found = [term for term in self._held.about(labels.items()) if matches(term.chosen, labels)]
         return [(term, self._holders[term]) for term in found]
 
     def move(self, moved: Ints) -> None:
@@ -156,8 +154,8 @@ class Groups:
             self._held.remove(term, term.chosen)
 
     def _look_through(self, chosen: Selector) -> RowCounts:
-        pairs = [self._by_pair.get(pair, {}) for pair in chosen.pairs]
-        keys: Iterable[Any] = min(pairs, key=len) if pairs else self._members
+        pairs: list[Collection[Any]] = [self._by_pair.get(pair, {}) for pair in chosen.pairs]
+        keys: Collection[Any] = min(pairs, key=len) if pairs else self._members
         found = RowCounts()
         for key in keys:
             member = self._members[key]

@@ -85,9 +85,7 @@ class Commands:
         """A refusal for silence waits until silence means something; one for a host that has not
         registered only while there is one that registers."""
         while True:
-            decision = decide(
-                command, self._fleet, now=self._rig.clock.monotonic()
-            )
+            decision = decide(command, self._fleet, now=self._rig.clock.monotonic())
             if self._hearing.settled or not await self._may_change(decision):
                 return decision
             await self._rig.clock.sleep(self._settings.settle_tick_s)

@@ -79,25 +79,19 @@ def _ranking(
 ) -> tuple[Scored, ...]:
     rows = best_rows(choice.scores, table.limits.ranking)
     at = np.array(rows, np.intp)
-    known = list(
-        parts(table, request, policy, at, verdicts=choice.verdicts, chance=chance)
-    )
+    known = list(parts(table, request, policy, at, verdicts=choice.verdicts, chance=chance))
     values = [(part.name, part.values.tolist()) for part in known]
     return tuple(
         Scored(
             host=table.columns.names[row],
             score=round(float(choice.scores[row]), DIGITS),
-            terms={
-                name: round(of[place], DIGITS) for name, of in values if of[place] == of[place]
-            },
+            terms={name: round(of[place], DIGITS) for name, of in values if of[place] == of[place]},
         )
         for place, row in enumerate(rows)
     )
 
 
-def _excluded(
-    table: Table, request: Request, choice: Choice, most: int
-) -> tuple[Excluded, ...]:
+def _excluded(table: Table, request: Request, choice: Choice, most: int) -> tuple[Excluded, ...]:
     """At most so many, those that the last rule excluded first, then by name."""
     verdicts = choice.verdicts
     rows = np.flatnonzero((verdicts != FITS) & (verdicts != UNSEEN))

@@ -202,9 +202,7 @@ def _place(table: Table, topology: str | None, row: int) -> str:
     return f"in its {topology} {table.labels_of(row).get(topology, '')}".rstrip()
 
 
-def _spread(
-    table: Table, request: Request, row: int, verdicts: NDArray[np.int8]
-) -> str:
+def _spread(table: Table, request: Request, row: int, verdicts: NDArray[np.int8]) -> str:
     for chosen, said in request.spread:
         if not said.required:
             continue

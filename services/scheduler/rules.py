@@ -167,9 +167,7 @@ def _pool(table: Table, request: Request, at: Rows) -> Bools | None:
 
 
 def _devices(table: Table, request: Request, at: Rows) -> Bools | None:
-    return _all_of(
-        [_left(table, ("device", name), at) >= count for name, count in request.devices]
-    )
+    return _all_of([_left(table, ("device", name), at) >= count for name, count in request.devices])
 
 
 def _left(table: Table, key: tuple[str, Any], at: Rows) -> Floats:

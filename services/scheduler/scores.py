@@ -43,8 +43,11 @@ def _free_cpu(table: Table, request: Request, _: PolicyParameters, at: Rows) -> 
 def _free_disk(table: Table, request: Request, _: PolicyParameters, at: Rows) -> Floats:
     columns = table.columns
     most = columns.most_disk[at]
-    needs = sum(storage_gib(table, part, at) for part in request.storage if part.pool is None)
-    return _share(most - columns.used_disk[at] - needs, of=most)
+    left = most - columns.used_disk[at]
+    for part in request.storage:
+        if part.pool is None:
+            left = left - storage_gib(table, part, at)
+    return _share(left, of=most)
 
 
 def _packed(table: Table, request: Request, parameters: PolicyParameters, at: Rows) -> Floats:

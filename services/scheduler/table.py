@@ -84,7 +84,10 @@ class Table:
         huge_mib = sum(one.pages * one.size_kib // KIB_PER_MIB for one in facts.huge_pages)
         columns.cpus[row] = facts.cpus
         columns.most_cpus[row] = (
-            int((facts.cpus - tuning.reserve_cpus) * (tuning.cpu_overcommit or limits.cpu_overcommit))
+            int(
+                (facts.cpus - tuning.reserve_cpus)
+                * (tuning.cpu_overcommit or limits.cpu_overcommit)
+            )
             - foreign.cpus
         )
         columns.most_memory[row] = (
@@ -162,7 +165,7 @@ class Table:
         """Every taint that a host has now."""
         return list(self._tainted)
 
-    # time: leases and telemetry
+    # what hosts say of themselves, and time
 
     def heard(self, host: str, *, at: float) -> None:
         """The host renewed its lease."""

@@ -237,9 +237,7 @@ class Question:
         return self.holds(host, wish)
 
     def holds(self, host: OracleHost, wish: Affinity) -> bool:
-        return any(
-            selects(wish, vm.spec.labels) for vm in self.in_domain(host, wish.topology)
-        )
+        return any(selects(wish, vm.spec.labels) for vm in self.in_domain(host, wish.topology))
 
     def anti_affinity(self, host: OracleHost) -> bool:
         if any(self.holds(host, one) for one in self.spec.on.anti_affinity if one.required):
@@ -267,8 +265,7 @@ class Question:
         least = [
             self.selected_near(other, wish)
             for other in self.fleet.hosts.values()
-            if self.is_possible(other)
-            and (wish.topology is None or wish.topology in other.labels)
+            if self.is_possible(other) and (wish.topology is None or wish.topology in other.labels)
         ]
         own = 1 if selects(wish, self.spec.labels) else 0
         return self.selected_near(host, wish) + own - min(least, default=0)
@@ -340,13 +337,13 @@ class Question:
     def terms(self, host: OracleHost) -> Iterator[tuple[str, float, float | None]]:
         # Those that can be kept come before those of the whole fleet.
         for late in (False, True):
-            for name, weight in self.policy.weights.items():
-                if weight and late == (name in ("headroom", "host_weight")):
-                    yield name, weight, TERMS[name](self, host)
-        weight = self.policy.parameters.preference_weight
-        if weight:
+            for term, weight in self.policy.weights.items():
+                if weight and late == (term in ("headroom", "host_weight")):
+                    yield term, weight, TERMS[term](self, host)
+        preference = self.policy.parameters.preference_weight
+        if preference:
             for name, value in self.wishes(host):
-                yield name, weight, value
+                yield name, preference, value
 
     def wishes(self, host: OracleHost) -> Iterator[tuple[str, float]]:
         on, loosened = self.spec.on, self.loosened()
@@ -426,9 +423,7 @@ class Question:
 
     def headroom(self, host: OracleHost) -> float:
         cpu = self.absorbed(host, self.most_cpus, self.used_cpus, self.spec.cpus)
-        memory = self.absorbed(
-            host, self.most_memory, self.used_memory, plain_memory(self.spec)
-        )
+        memory = self.absorbed(host, self.most_memory, self.used_memory, plain_memory(self.spec))
         return min(cpu, memory)
 
     def absorbed(
@@ -447,7 +442,7 @@ class Question:
 
     def host_weight(self, host: OracleHost) -> float:
         lot = int.from_bytes(hashlib.sha256(host.name.encode()).digest()[:8], "big")
-        return draw(lot ^ self.chance) ** (1.0 / host.config.tuning.weight)
+        return math.pow(draw(lot ^ self.chance), 1.0 / host.config.tuning.weight)
 
 
 RULES: dict[str, Callable[[Question, OracleHost], bool]] = {

@@ -83,12 +83,16 @@ prefer = st.builds(HostPreference, expressions=few_expressions, weight=st.intege
 taint = st.sampled_from(
     (Taint(key="gpu"), Taint(key="gpu", value="1"), Taint(key="old", effect="avoid"))
 )
-toleration = st.sampled_from((Toleration(), Toleration(key="gpu"), Toleration(key="gpu", value="1")))
+toleration = st.sampled_from(
+    (Toleration(), Toleration(key="gpu"), Toleration(key="gpu", value="1"))
+)
 
 
 def often_empty(strategy: Any, most: int = 1) -> Any:
     return st.integers(0, 3).flatmap(
-        lambda die: st.just(()) if die < 3 else st.lists(strategy, min_size=1, max_size=most).map(tuple)
+        lambda die: (
+            st.just(()) if die < 3 else st.lists(strategy, min_size=1, max_size=most).map(tuple)
+        )
     )
 
 
@@ -138,7 +142,9 @@ def known_facts(draw: Any) -> HostFacts:
     )
     numa = [
         replace(one, id=3 * place)
-        for place, one in enumerate(draw(st.one_of(st.just([]), st.just([]), st.lists(node, max_size=2))))
+        for place, one in enumerate(
+            draw(st.one_of(st.just([]), st.just([]), st.lists(node, max_size=2)))
+        )
     ]
     labels = {"rack": draw(st.sampled_from(RACKS)), "slot": draw(st.sampled_from("12345"))}
     other = ForeignDomain(name="x", uuid="u", state="running", cpus=1, memory_mib=100)

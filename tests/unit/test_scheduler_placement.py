@@ -28,6 +28,7 @@ from services.scheduler.placement import NoHost
 from services.scheduler.requests import Demand
 from tests.fixtures.scheduler import create, facts, fleet_of, new_fleet, on, place, spec, why_not
 
+
 def fill(
     fleet: Fleet, host: str, *, cpus: int = 1, memory_mib: int = 32, number: int = 900
 ) -> None:
