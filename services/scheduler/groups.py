@@ -37,6 +37,9 @@ class RowCounts:
     def counts(self) -> Floats:
         return self._counts[: len(self._place)]
 
+    def has(self, row: int) -> bool:
+        return row in self._place
+
     def add(self, row: int, count: int) -> None:
         """`count` may be negative; a row that falls to nothing is dropped."""
         place = self._place.get(row)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from schemas.resources import PlacementRule
 from schemas.rules import LabelExpression
+from services.scheduler.groups import RowCounts
 from services.scheduler.requests import Request
-from services.scheduler.rules import holds_near, skew_above, storage_gib, tolerated
+from services.scheduler.rules import skew_above, storage_gib, tolerated
 from services.scheduler.selectors import Selector, holds
 from services.scheduler.table import Table
 
@@ -173,27 +174,28 @@ def _devices(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> s
 
 def _affinity(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> str:
     for chosen, said in request.near:
-        if said.required and not holds_near(table, chosen, said.topology)[row]:
+        counts = table.groups.counts(chosen)
+        if said.required and not _is_near(table, counts, said.topology, row):
             return f"no VM with {selector_words(chosen)} is {_place(table, said.topology, row)}"
     return "it is not near the VMs that were asked for"
 
 
 def _anti_affinity(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> str:
     for chosen, said in request.away:
-        if said.required and holds_near(table, chosen, said.topology)[row]:
+        if said.required and _is_near(table, table.groups.counts(chosen), said.topology, row):
             return f"a VM with {selector_words(chosen)} is {_place(table, said.topology, row)}"
-    for term, _holders in table.groups.keeping_away(request.spec.labels):
-        if _is_held(table, term.topology, row, _holders.rows):
+    for term, holders in table.groups.keeping_away(request.spec.labels):
+        if _is_near(table, holders, term.topology, row):
             words = selector_words(term.chosen)
             return f"a VM {_place(table, term.topology, row)} keeps VMs with {words} away"
     return "a VM that keeps it away is there"
 
 
-def _is_held(table: Table, topology: str | None, row: int, rows: NDArray[np.int32]) -> bool:
+def _is_near(table: Table, counts: RowCounts, topology: str | None, row: int) -> bool:
     if topology is None:
-        return row in rows
+        return counts.has(row)
     domain, _ = table.labels.domains(topology)
-    return bool(domain[row] >= 0 and (domain[rows] == domain[row]).any())
+    return bool(domain[row] >= 0 and (domain[counts.rows] == domain[row]).any())
 
 
 def _place(table: Table, topology: str | None, row: int) -> str:

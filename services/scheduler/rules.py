@@ -146,11 +146,11 @@ def _disk(table: Table, request: Request, at: Rows) -> Bools | None:
     return fits
 
 
-def storage_gib(table: Table, part: Storage, at: Rows) -> Floats | float:
+def storage_gib(table: Table, part: Storage, at: Rows) -> Floats:
     """What the disks of one pool take on each host."""
-    size: Floats | float = float(part.blank_gib)
+    size: Floats = np.full(len(table.columns), float(part.blank_gib))[at]
     for name, asked_gib in part.images:
-        size = size + np.maximum(table.columns.codes("image", name)[at], asked_gib).astype(float)
+        size = size + np.maximum(table.columns.codes("image", name)[at], asked_gib)
     return size
 
 

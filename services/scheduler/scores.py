@@ -43,7 +43,7 @@ def _free_cpu(table: Table, request: Request, _: PolicyParameters, at: Rows) -> 
 def _free_disk(table: Table, request: Request, _: PolicyParameters, at: Rows) -> Floats:
     columns = table.columns
     most = columns.most_disk[at]
-    left = most - columns.used_disk[at]
+    left: Floats = most - columns.used_disk[at]
     for part in request.storage:
         if part.pool is None:
             left = left - storage_gib(table, part, at)
@@ -88,9 +88,9 @@ def _image_cached(table: Table, request: Request, _: PolicyParameters, at: Rows)
     """The share of the images that lie on the host; 1 where none is asked for."""
     if not request.images:
         return np.ones(len(table.columns))[at]
-    there = sum(
-        (table.columns.codes("image", name)[at] >= 0).astype(float) for name in request.images
-    )
+    there: Floats = np.zeros(len(table.columns))[at]
+    for name in request.images:
+        there = there + (table.columns.codes("image", name)[at] >= 0)
     share: Floats = there / len(request.images)
     return share
 
