@@ -125,6 +125,9 @@ class Postgres:
             if "clos" not in str(error):
                 raise
             raise self._away(error) from error
+        except asyncpg.InternalClientError as error:
+            # The server's farewell was read, the end of the connection not yet.
+            raise self._away(error) from error
         except CLASHED as error:
             raise Retry(self._settings.retry_first_s, type(error).__name__) from error
         except GONE as error:

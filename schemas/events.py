@@ -36,7 +36,7 @@ class OperationAccepted(Struct, frozen=True, kw_only=True):
 
 
 class OperationProgressed(Struct, frozen=True, kw_only=True):
-    """A step was done: `step` of `of`."""
+    """A step was done that no other event tells of: `step` of `of`."""
 
     step: int
     of: int

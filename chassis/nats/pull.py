@@ -22,6 +22,8 @@ from chassis.nats.messages import incoming
 log = structlog.get_logger(__name__)
 
 NANOSECONDS = 1_000_000_000
+ABSENT_FIRST_S = 0.02
+"""Pause after a life of some length; it doubles from one short life to the next."""
 
 
 class PulledDelivery:
@@ -87,18 +89,25 @@ class Puller:
             self._fetcher.nudge()
 
     async def run(self) -> None:
-        """Pull, one life of the consumer after the other. Ends by cancellation."""
+        """Pull, one life of the consumer after the other. Ends by cancellation.
+
+        One that is made anew is there again in a moment, so the first looks follow soon."""
         waiting = False
+        longest_s = self._link.settings.absent_retry_s
+        pause_s = first_s = min(ABSENT_FIRST_S, longest_s)
         while True:
             await self._link.up()
+            began = asyncio.get_running_loop().time()
             try:
                 await self._live()
             except Ended as ended:
                 if ended.absent and not waiting:
                     log.info("waiting_for_consumer", stream=self._stream, consumer=self._consumer)
                 waiting = ended.absent
+                lived = asyncio.get_running_loop().time() - began > longest_s
+                pause_s = first_s if lived else min(2 * pause_s, longest_s)
                 if not ended.renewed:
-                    await asyncio.sleep(self._link.settings.absent_retry_s)
+                    await asyncio.sleep(pause_s)
             except Unavailable as error:
                 log.info("pull_interrupted", consumer=self._consumer, reason=str(error))
 

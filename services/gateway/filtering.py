@@ -15,7 +15,6 @@ from schemas.subjects import BY_TYPE
 from schemas.wire import Undecodable, read_header
 from services.gateway.model import EventFilter
 
-HELLO = b": events of Vireo\nretry: 2000\n\n"
 KEEPALIVE = b": still here\n\n"
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
@@ -55,6 +54,13 @@ def start_after(sequence: int | None, newest: int) -> Start:
     if sequence > newest:
         return Start(at="all")
     return Start(at="sequence", sequence=sequence + 1)
+
+
+def hello(start: Start) -> bytes:
+    """The beginning of a stream. It has an id but no data: no event, yet a client whose connection
+    breaks before the first one resumes here, without a gap."""
+    seen = start.sequence - 1 if start.at == "sequence" else 0
+    return f": events of Vireo\nretry: 2000\nid: {seen}\n\n".encode()
 
 
 def frame(message: Incoming, wanted: EventFilter) -> bytes | None:

@@ -90,6 +90,7 @@ def _stream(
             async with follow as messages:
                 extend(None)
                 await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                await _chunk(send, filtering.hello(start))
                 await _run(desk, wanted, messages, receive, send)
 
     return send_events
@@ -135,7 +136,6 @@ async def _read(
 
 
 async def _send(queue: asyncio.Queue[bytes], send: Send, keepalive_s: float) -> None:
-    await _chunk(send, filtering.HELLO)
     while True:
         try:
             async with asyncio.timeout(keepalive_s):

@@ -197,11 +197,16 @@ def _stop(assignment: VmAssignment, at: Known) -> tuple[Step, ...]:
 def _reached(
     assignment: VmAssignment, record: Record, milestone: Milestone, *, number: int, of: int
 ) -> tuple[tuple[Utterance, ...], Record]:
-    """The events of a milestone and the record after it; the last one settles the generation."""
+    """The events of a milestone and the record after it; the last one settles the generation.
+
+    A milestone with a fact of its own is told by that one; only one without is told as progress.
+    """
     fact = _fact(assignment, milestone)
     said = [] if fact is None else [_vm(record, *fact)]
-    progress = events.OperationProgressed(step=number, of=of, detail=DETAILS[milestone])
-    said.append(Utterance(name=_name(record, f"operation.progressed/{milestone}"), data=progress))
+    if fact is None and number < of:
+        name = _name(record, f"operation.progressed/{milestone}")
+        progress = events.OperationProgressed(step=number, of=of, detail=DETAILS[milestone])
+        said.append(Utterance(name=name, data=progress))
     known = LEADS_TO.get(milestone, record.known)
     if milestone == "define" and record.known != "absent":
         known = record.known

@@ -86,14 +86,16 @@ def _with_state(row: VmRow, fact: Fact, state: VmState | None) -> VmRow:
 def vm_in_birth(row: VmRow, fact: Fact, operation: OperationRow) -> VmRow:
     """A VM under way, by the operation that makes it; once that succeeded, the VM is as wished.
 
-    Of a VM which is made and left stopped nothing else is ever said.
+    Of a VM which is made and left stopped nothing else is ever said. It is a conclusion and no word
+    of the VM's own, so whatever the VM's events say, however late, still counts: the state's position
+    stays.
     """
     if row.state not in UNBORN or row.ending or not _gives_birth(row, operation):
         return row
     if operation.phase == "succeeded":
-        return _touched(_with_state(row, fact, row.power), fact)
+        return _touched(replace(row, state=row.power, problem=""), fact)
     if operation.phase == "running":
-        return _touched(_with_state(row, fact, "creating"), fact)
+        return _touched(replace(row, state="creating"), fact)
     return row
 
 

@@ -118,6 +118,18 @@ async def test_a_stream_is_resumed_without_a_gap(gateway: GatewayUnderTest) -> N
             assert seen == [(place, "vm.started") for place in places[2:]]
 
 
+async def test_who_loses_a_stream_before_its_first_event_resumes_without_a_gap(
+    gateway: GatewayUnderTest,
+) -> None:
+    await happen(gateway.bus, started())
+    async with gateway.http.stream("GET", "/v1/events") as answer:
+        begun = await Tail(answer).block()
+    assert "data" not in begun
+    missed = await happen(gateway.bus, stopped())
+    async with tail(gateway, **{"Last-Event-ID": begun["id"]}) as stream:
+        assert await stream.event() == (missed, "vm.stopped")
+
+
 async def test_the_header_is_stronger_than_the_parameter_that_stays_in_the_url(
     gateway: GatewayUnderTest,
 ) -> None:

@@ -46,6 +46,39 @@ async def test_an_absent_server_means_retry_and_a_returned_one_serves_again(
         assert postgres.answers
 
 
+async def test_whatever_becomes_of_a_reader_whose_session_is_ended_means_retry(
+    postgres_database: PostgresSettings,
+) -> None:
+    """Its farewell comes before the end of the connection; asyncpg takes it in between for busy."""
+    async with connect(postgres_database, name="test") as postgres:
+        readers = [asyncio.create_task(_read_on(postgres)) for _ in range(4)]
+        async with connect(postgres_database, name="ender") as ender:
+            for _ in range(200):
+                async with ender.connection() as connection:
+                    await connection.fetch(END_OTHERS)
+        for reader in readers:
+            reader.cancel()
+        ends = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
+
+
+END_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'test'
+"""
+
+
+async def _read_on(postgres: Postgres) -> None:
+    while True:
+        try:
+            async with postgres.connection() as connection:
+                await connection.fetchval("SELECT count(*) FROM generate_series(1, 1000)")
+            async with postgres.transaction(readonly=True) as connection:
+                await connection.fetchval("SELECT $1::int", 1)
+        except Retry:
+            continue
+
+
 async def test_a_transaction_cut_off_in_its_middle_means_retry(
     own_postgres_server: PostgresServer,
 ) -> None:

@@ -68,6 +68,7 @@ async def test_a_stream_goes_on_over_a_restart_of_the_bus(
 ) -> None:
     async with on_nats.http.stream("GET", "/v1/events?type=vm.started") as answer:
         lines = answer.aiter_lines()
+        assert await next_id(lines) == 0, "where the stream begins: nothing has happened yet"
         first = await happen(on_nats.bus, "first")
         assert await next_id(lines) == first
         own_nats_server.restart()

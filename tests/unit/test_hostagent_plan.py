@@ -75,9 +75,7 @@ def test_a_new_vm_is_made_step_by_step_and_each_step_is_told() -> None:
     assert said(planned) == [
         "operation.progressed/disks",
         "vm.defined",
-        "operation.progressed/define",
         "vm.started",
-        "operation.progressed/start",
         "operation.succeeded",
     ]
 

@@ -30,7 +30,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Starts of a child that was never ready, before `up` gives up."""
     backoff_first_s: float = 0.2
     backoff_most_s: float = 10.0
-    calm_s: float = 30.0
+    calm_s: float = 10.0
     """A child that ran so long starts again without a pause."""
     log_bytes: int = 10 << 20
     """A log that grows beyond this becomes `.1`, and a new one begins."""
