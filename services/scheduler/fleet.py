@@ -38,8 +38,8 @@ class Fleet:
     ) -> None:
         """`policy` is the one for requests that name none."""
         self.limits = limits
-        self._table = Table(limits)
-        self._chooser = Chooser(self._table)
+        self.table = Table(limits)
+        self._chooser = Chooser(self.table)
         self._policies = {name: compile_policy(one) for name, one in policies.items()}
         self._policy = policy
         self._asked: Request | None = None
@@ -66,7 +66,7 @@ class Fleet:
     def reserved(self, host: str) -> Demand:
         """What the VMs assigned to a registered host take, running or not, decisions in flight
         included."""
-        return self._table.promised(host)
+        return self.table.promised(host)
 
     def policy(self, name: str | None) -> CompiledPolicy | None:
         """The policy of this name, or the site's own."""
@@ -165,12 +165,12 @@ class Fleet:
         since = row.renewing_since if unbroken and row.renewing_since is not None else at
         self._put(replace(row, renewed_at=at, renewing_since=since))
         if row.facts is not None:
-            self._table.heard(host, at=at)
+            self.table.heard(host, at=at)
 
     def heard_sample(self, host: str, sample: HostSample, *, at: float) -> None:
         """A frame of an unknown host is dropped: what anybody may send must not fill the table."""
         if self.host(host) is not None:
-            self._table.sampled(host, sample, at=at)
+            self.table.sampled(host, sample, at=at)
 
     def hear_anew(self) -> None:
         """The bus was away: no run of renewals reaches back beyond this moment."""
@@ -213,8 +213,8 @@ class Fleet:
             return
         vm, host = key
         if self._row(host).facts is not None:
-            self._table.give_back(host, held.demand)
-            self._table.leave(key)
+            self.table.give_back(host, held.demand)
+            self.table.leave(key)
         _discard(self._hosts_of, vm, host)
         _discard(self._vms_on, host, vm)
         if vm not in self._hosts_of:
@@ -226,7 +226,7 @@ class Fleet:
         """A host has registered: it counts from now, with all that was heard of it before."""
         self._show(row)
         if row.renewed_at is not None:
-            self._table.heard(row.name, at=row.renewed_at)
+            self.table.heard(row.name, at=row.renewed_at)
         for vm in sorted(self._vms_on.get(row.name, ())):
             held = self._held[vm, row.name]
             held = replace(held, demand=self._demand(held.assignment, row))
@@ -235,13 +235,13 @@ class Fleet:
 
     def _show(self, row: HostRow) -> None:
         if row.facts is not None:
-            self._table.put_host(row.facts, row.config, row.labels, row.foreign)
+            self.table.put_host(row.facts, row.config, row.labels, row.foreign)
 
     def _count(self, held: Held) -> None:
         here = held.assignment
-        self._table.take(here.host, held.demand)
+        self.table.take(here.host, held.demand)
         away = keeps_away(self._request(here.spec))
-        self._table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, away))
+        self.table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, away))
 
     def _demand(self, assignment: VmAssignment, row: HostRow) -> Demand:
         nodes = () if row.facts is None else row.facts.numa
@@ -256,8 +256,8 @@ class Fleet:
         for vm in self._vms_on.get(host, ()):
             held = self._held[vm, host]
             demand = self._demand(held.assignment, row)
-            self._table.give_back(host, held.demand)
-            self._table.take(host, demand)
+            self.table.give_back(host, held.demand)
+            self.table.take(host, demand)
             self._held[vm, host] = replace(held, demand=demand)
 
 

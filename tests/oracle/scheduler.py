@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from schemas.policies import Policy
@@ -86,6 +86,17 @@ class Oracle:
 
     hosts: dict[str, OracleHost] = field(default_factory=dict)
     vms: dict[str, OracleVm] = field(default_factory=dict)
+    _on: dict[str, dict[str, OracleVm]] = field(default_factory=dict)
+
+    def hold(self, id: str, vm: OracleVm) -> None:
+        self.vms[id] = vm
+        self._on.setdefault(vm.host, {})[id] = vm
+
+    def forget(self, id: str) -> None:
+        del self._on[self.vms.pop(id).host][id]
+
+    def on(self, host: str) -> Iterable[OracleVm]:
+        return self._on.get(host, {}).values()
 
     def decide(self, spec: VmSpec, policy: Policy, *, now: float, chance: int) -> Decided:
         question = Question(self, spec, policy, now, chance)
@@ -116,6 +127,7 @@ class Question:
     policy: Policy
     now: float
     chance: int
+    _shunning: list[tuple[OracleVm, Affinity]] | None = None
 
     # rules
 
@@ -242,13 +254,21 @@ class Question:
     def anti_affinity(self, host: OracleHost) -> bool:
         if any(self.holds(host, one) for one in self.spec.on.anti_affinity if one.required):
             return False
-        for vm in self.fleet.vms.values():
-            for one in vm.spec.on.anti_affinity:
-                if one.required and selects(one, self.spec.labels):
-                    other = self.fleet.hosts[vm.host]
-                    if same_domain(host, other, one.topology):
-                        return False
-        return True
+        return not any(
+            same_domain(host, self.fleet.hosts[vm.host], one.topology)
+            for vm, one in self.shunning()
+        )
+
+    def shunning(self) -> list[tuple[OracleVm, Affinity]]:
+        """The placed VMs that shun this one; the same for every host."""
+        if self._shunning is None:
+            self._shunning = [
+                (vm, one)
+                for vm in self.fleet.vms.values()
+                for one in vm.spec.on.anti_affinity
+                if one.required and selects(one, self.spec.labels)
+            ]
+        return self._shunning
 
     def spread(self, host: OracleHost) -> bool:
         for wish in self.spec.on.spread:
@@ -287,10 +307,13 @@ class Question:
 
     # sums
 
-    def on(self, host: OracleHost) -> list[OracleVm]:
-        return [vm for vm in self.fleet.vms.values() if vm.host == host.name]
+    def on(self, host: OracleHost) -> Iterable[OracleVm]:
+        return self.fleet.on(host.name)
 
     def in_domain(self, host: OracleHost, topology: str | None) -> Iterator[OracleVm]:
+        if topology is None:
+            yield from self.on(host)
+            return
         for vm in self.fleet.vms.values():
             if same_domain(host, self.fleet.hosts[vm.host], topology):
                 yield vm

@@ -292,7 +292,7 @@ class Twins:
         if self._held:
             gone = self._held.pop(which % len(self._held))
             self.fleet.forget_assignment(vm=gone.vm, host=gone.host, revision=self.revision)
-            del self.oracle.vms[gone.vm]
+            self.oracle.forget(gone.vm)
 
     def _place(self, wish: VmSpec) -> None:
         self._asked.append(wish)
@@ -319,7 +319,7 @@ class Twins:
         )
         self.fleet.apply_assignment(assignment, self.revision)
         self._held.append(assignment)
-        self.oracle.vms[vm] = OracleVm(wish, placement.host, placement.numa_node)
+        self.oracle.hold(vm, OracleVm(wish, placement.host, placement.numa_node))
 
 
 def check_same(said: Placement | NoHost, expected: Decided) -> None:
