@@ -26,6 +26,7 @@ from bench.scheduler_fleet import (
     MEMORY_MIB,
     decide,
     fleet,
+    mixed,
     oracle,
     reserve,
     tell,
@@ -40,7 +41,7 @@ from bench.scheduler_peers import (
     write_cluster,
     write_request,
 )
-from schemas.resources import VmSpec
+from schemas.resources import DiskSpec, VmSpec
 from services.scheduler.fleet import Fleet
 from services.scheduler.shipped import shipped
 
@@ -255,8 +256,7 @@ def space(path: Path) -> Row:
 
 
 def sized(number: int) -> VmSpec:
-    (wish,) = wishes(1)
-    disks = (type(wish.disks[0])(image="tiny", size_gib=SIZE["disk_gib"]),)
+    disks = (DiskSpec(image="tiny", size_gib=SIZE["disk_gib"]),)
     return VmSpec(name=f"vm{number}", cpus=SIZE["cpus"], memory_mib=SIZE["memory_mib"], disks=disks)
 
 
@@ -280,7 +280,7 @@ def packing() -> Row:
     much of it is placed."""
     ratios = []
     for seed in range(ROUNDS):
-        trace = bounded(wishes(10**6, seed=seed))
+        trace = bounded(mixed(seed))
         ratios.append(count_placed(PACK_HOSTS, iter(trace), to_the_end=True) / len(trace))
     return row(
         f"VMs of a mixed trace packed on {PACK_HOSTS} hosts",

@@ -70,6 +70,16 @@ def wishes(count: int, *, anti_affinity: float = 0.0, seed: int = 1) -> Iterator
         )
 
 
+def mixed(seed: int) -> Iterator[VmSpec]:
+    """Without end, from the smallest VMs to half a host, some lean to CPU and some to memory."""
+    random = Random(seed)
+    for number in range(10**6):
+        cpus = random.choice((1, 2, 4, 8, 16, 32))
+        memory_mib = min(cpus * random.choice((512, 1024, 2048)), MEMORY_MIB // 2)
+        disks = (DiskSpec(image="tiny", size_gib=20),)
+        yield VmSpec(name=f"vm{number}", cpus=cpus, memory_mib=memory_mib, disks=disks)
+
+
 def decide(fleet: Fleet, wish: VmSpec, chance: int, policy: str | None = None) -> Placement | None:
     """One decision with its explanation; not yet reserved."""
     compiled = fleet.policy(policy)

@@ -27,7 +27,7 @@ from services.scheduler.requests import Request
 from services.scheduler.rules import FITS, UNSEEN
 from services.scheduler.table import Table
 
-KEPT_BYTES = 32 << 20
+KEPT_BYTES = 24 << 20
 """For what is kept of earlier scans, all requests together."""
 BYTES_PER_HOST = 9
 MOSTLY = 4

@@ -96,6 +96,8 @@ class Groups:
         self._counted = _Index()
         self._holders: dict[AntiTerm, RowCounts] = {}
         self._held = _Index()
+        self._answer: tuple[Mapping[str, str], list[tuple[AntiTerm, RowCounts]]] | None = None
+        """What was said last of who keeps a VM away: to be said again for each host in words."""
 
     def add(self, key: Any, member: Member) -> None:
         self._members[key] = member
@@ -127,8 +129,11 @@ class Groups:
 
     def keeping_away(self, labels: Mapping[str, str]) -> list[tuple[AntiTerm, RowCounts]]:
         """The anti-affinities of placed VMs that are about a VM of these labels, and who holds them."""
-        found = [term for term in self._held.about(labels.items()) if matches(term.chosen, labels)]
-        return [(term, self._holders[term]) for term in found]
+        if self._answer is None or self._answer[0] is not labels:
+            terms = self._held.about(labels.items())
+            found = [(term, self._holders[term]) for term in terms if matches(term.chosen, labels)]
+            self._answer = labels, found
+        return self._answer[1]
 
     def move(self, moved: Ints) -> None:
         """Rows have new numbers."""
@@ -140,6 +145,7 @@ class Groups:
             counts.move(moved)
 
     def _count(self, member: Member, count: int) -> None:
+        self._answer = None
         for chosen in self._counted.about(member.labels.items()):
             if matches(chosen, member.labels):
                 self._counts[chosen].add(member.row, count)

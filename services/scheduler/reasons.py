@@ -54,7 +54,7 @@ def _pinned(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> st
 
 
 def _labels(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> str:
-    labels = table.labels_of(row)
+    labels = table.labels.of(row)
     wrong = [
         _label_words(labels.get(key), f"{key}={value}", key)
         for key, value in request.where.pairs
@@ -201,7 +201,7 @@ def _is_near(table: Table, counts: RowCounts, topology: str | None, row: int) ->
 def _place(table: Table, topology: str | None, row: int) -> str:
     if topology is None:
         return "on it"
-    return f"in its {topology} {table.labels_of(row).get(topology, '')}".rstrip()
+    return f"in its {topology} {table.labels.of(row).get(topology, '')}".rstrip()
 
 
 def _spread(table: Table, request: Request, row: int, verdicts: NDArray[np.int8]) -> str:

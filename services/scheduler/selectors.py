@@ -29,9 +29,10 @@ def selector(labels: Mapping[str, str], expressions: tuple[LabelExpression, ...]
 
 
 def matches(chosen: Selector, labels: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in chosen.pairs) and all(
-        holds(expression, labels.get(expression.key)) for expression in chosen.expressions
-    )
+    for key, value in chosen.pairs:
+        if labels.get(key) != value:
+            return False
+    return all(holds(one, labels.get(one.key)) for one in chosen.expressions)
 
 
 def holds(expression: LabelExpression, value: str | None) -> bool:
@@ -56,17 +57,26 @@ class HostLabels:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
-        self._codes: dict[str, dict[str, int]] = {}
-        """Label key → its values, each with its code."""
+        self._codes: dict[str, list[str]] = {}
+        """Label key → its values, by code."""
+        self._code_of: dict[tuple[str, str], int] = {}
         self._cached: dict[Selector, Bools] = {}
 
-    def put(self, row: int, labels: Mapping[str, str], *, before: Mapping[str, str]) -> None:
-        """A host's labels as they are now, and as they were."""
-        for key in before.keys() - labels.keys():
+    def of(self, row: int) -> dict[str, str]:
+        """A host's labels."""
+        found = {}
+        for key, values in self._codes.items():
+            code = int(self._columns.codes("label", key)[row])
+            if code != NO_VALUE:
+                found[key] = values[code]
+        return found
+
+    def put(self, row: int, labels: Mapping[str, str]) -> None:
+        """A host's labels as they are now."""
+        for key in self._codes.keys() - labels.keys():
             self._columns.codes("label", key)[row] = NO_VALUE
         for key, value in labels.items():
-            codes = self._codes.setdefault(key, {})
-            self._columns.codes("label", key)[row] = codes.setdefault(value, len(codes))
+            self._columns.codes("label", key)[row] = self._code(key, value)
         self.forget_cached()
 
     def forget_cached(self) -> None:
@@ -86,11 +96,15 @@ class HostLabels:
     def domains(self, key: str) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], int]:
         """For every host, the code of its value of a label (-1: none); and how many codes there are."""
         codes = self._columns.codes("label", key)[: len(self._columns)]
-        return codes, len(self._codes.get(key, {}))
+        return codes, len(self._codes.get(key, ()))
 
-    def values_of(self, key: str) -> list[str]:
-        """The values of a label by code."""
-        return list(self._codes.get(key, {}))
+    def _code(self, key: str, value: str) -> int:
+        code = self._code_of.get((key, value))
+        if code is None:
+            values = self._codes.setdefault(key, [])
+            code = self._code_of[key, value] = len(values)
+            values.append(value)
+        return code
 
     def _compile(self, chosen: Selector) -> Bools:
         result = np.ones(len(self._columns), np.bool_)
@@ -102,7 +116,7 @@ class HostLabels:
 
     def _one(self, expression: LabelExpression) -> Bools:
         """Decided once per value of the label, then looked up per host; the last is for no value."""
-        values = self.values_of(expression.key)
+        values = self._codes.get(expression.key, [])
         decided = [holds(expression, value) for value in values] + [holds(expression, None)]
         codes, _ = self.domains(expression.key)
         found: Bools = np.array(decided, np.bool_)[codes]

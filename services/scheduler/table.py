@@ -45,7 +45,6 @@ class Table:
         """Where the next scan of a part of a very large fleet begins."""
         self.nodes = 0
         """The most NUMA nodes that a host has."""
-        self._labels: dict[str, Mapping[str, str]] = {}
         self._taints: dict[str, frozenset[Taint]] = {}
         self._tainted: Counter[Taint] = Counter()
         self.now = -math.inf
@@ -73,8 +72,7 @@ class Table:
         self._put_nodes(row, facts, config)
         self._put_lists(row, facts, config)
         self._put_taints(facts.host, config.taints)
-        self.labels.put(row, labels, before=self._labels.get(facts.host, {}))
-        self._labels[facts.host] = dict(labels)
+        self.labels.put(row, labels)
         self._note(row)
 
     def _put_sizes(self, row: int, facts: HostFacts, config: HostConfig, foreign: Demand) -> None:
@@ -149,17 +147,15 @@ class Table:
     def _put_taints(self, host: str, taints: tuple[Taint, ...]) -> None:
         """A taint that is new to the fleet, or gone from it, may matter to every score."""
         before = set(self._tainted)
-        for taint in self._taints.get(host, frozenset()):
+        for taint in self._taints.pop(host, ()):
             self._tainted[taint] -= 1
-        self._taints[host] = frozenset(taints)
-        for taint in self._taints[host]:
+        if taints:
+            self._taints[host] = frozenset(taints)
+        for taint in self._taints.get(host, ()):
             self._tainted[taint] += 1
         self._tainted = Counter({taint: n for taint, n in self._tainted.items() if n})
         if set(self._tainted) != before:
             self._begin_anew()
-
-    def labels_of(self, row: int) -> Mapping[str, str]:
-        return self._labels[self.columns.names[row]]
 
     def taints(self) -> list[Taint]:
         """Every taint that a host has now."""
