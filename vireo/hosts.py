@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from schemas.resources import Host, HostState, Operation
+from schemas.resources import Host, HostState
 from schemas.telemetry import HostReading
 from vireo.operations import Operations, PendingOperation, Wait
 from vireo.pages import PageOf, walk
@@ -50,10 +50,7 @@ class Hosts:
             body["maintenance"] = maintenance
         if labels is not None:
             body["labels"] = dict(labels)
-        operation = await self._transport.change(
-            "PATCH", _path(host), Operation, body=body, key=key
-        )
-        return await self._operations.begun(operation, wait)
+        return await self._operations.begin("PATCH", _path(host), body, wait=wait, key=key)
 
 
 def _path(host: str) -> str:

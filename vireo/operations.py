@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from schemas.resources import ENDED, Operation, OperationPhase, OperationStep
 from vireo.errors import NotFound, OperationFailed, TimedOut, Unavailable
@@ -77,9 +77,8 @@ class Operations:
 
     async def get(self, operation: str, *, wait_s: float = 0) -> Operation:
         """The operation with its trail; waits up to `wait_s` seconds at the server for its end."""
-        query: Query = [("wait", f"{max(1, round(wait_s * 1000))}ms")] if wait_s > 0 else []
         path = f"/v1/operations/{checked_ref('operation', operation)}"
-        return await self._transport.read(path, Operation, query=query, wait_s=wait_s)
+        return await self._transport.read(path, Operation, query=_waiting(wait_s), wait_s=wait_s)
 
     def list(
         self,
@@ -102,15 +101,43 @@ class Operations:
         """An operation that somebody began, to be waited for."""
         return PendingOperation(self, await self.get(operation))
 
-    async def begun(self, operation: Operation, wait: Wait) -> PendingOperation:
-        """What an accepted request gives its sender."""
+    async def begin(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        *,
+        wait: Wait,
+        key: str | None,
+        query: Query | None = None,
+    ) -> PendingOperation:
+        """Ask for something that becomes an operation; wait for its end if told to, at the server as
+        long as one request may hang there, then by looking."""
+        now = asyncio.get_running_loop().time
+        began, timeout_s = now(), _timeout_s(wait)
+        held_s = 0.0 if timeout_s == 0 else self._slice_s(timeout_s)
+        operation = await self._transport.change(
+            method,
+            path,
+            Operation,
+            body=body,
+            query=[*(query or []), *_waiting(held_s)],
+            key=key,
+            wait_s=held_s,
+        )
         pending = PendingOperation(self, operation)
-        # `True` is an int too: it must not be read as one second.
-        if wait is True:
-            await pending.wait()
-        elif wait is not False:
-            await pending.wait(wait)
+        if wait is False:
+            return pending
+        if pending.ended:
+            pending.result()
+        else:
+            left_s = None if timeout_s is None else max(0.0, timeout_s - (now() - began))
+            await pending.wait(left_s)
         return pending
+
+    def _slice_s(self, timeout_s: float | None) -> float:
+        slice_s = self._transport.settings.wait_slice_s
+        return slice_s if timeout_s is None else min(slice_s, timeout_s)
 
     async def until_ended(
         self, operation: str, timeout_s: float | None
@@ -176,3 +203,16 @@ class Operations:
                     raise
             await self._transport.pause(attempt)
             attempt += 1
+
+
+def _waiting(wait_s: float) -> Query:
+    """The parameter that makes the server wait."""
+    return [("wait", f"{max(1, round(wait_s * 1000))}ms")] if wait_s > 0 else []
+
+
+def _timeout_s(wait: Wait) -> float | None:
+    """How long to wait at most: not at all, so many seconds, or (None) to the end."""
+    # `True` is an int too: it must not be read as one second.
+    if wait is True:
+        return None
+    return 0.0 if wait is False else float(wait)

@@ -71,14 +71,18 @@ class Transport:
         body: Any = None,
         query: Query | None = None,
         key: str | None = None,
+        wait_s: float = 0,
     ) -> T:
-        """Send something that changes the world, with an idempotency key (made here unless given)."""
+        """Send something that changes the world, with an idempotency key (made here unless given).
+        The server may take `wait_s` seconds longer than usual."""
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         content = None
         if body is not None:
             content = msgspec.json.encode(body)
             headers["Content-Type"] = "application/json"
-        answer = await self._send(method, path, query=query, headers=headers, content=content)
+        answer = await self._send(
+            method, path, query=query, headers=headers, content=content, wait_s=wait_s
+        )
         return self._decode(answer, type)
 
     @asynccontextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from schemas.resources import Operation, StopMode, Vm, VmSpec, VmState
+from schemas.resources import StopMode, Vm, VmSpec, VmState
 from schemas.telemetry import VmReading
 from vireo.operations import Operations, PendingOperation, Wait
 from vireo.pages import PageOf, walk
 from vireo.paths import checked_ref, labels_query, query_of
-from vireo.transport import Query, Transport
+from vireo.transport import Transport
 
 
 class Vms:
@@ -32,7 +32,7 @@ class Vms:
         key: str | None = None,
     ) -> PendingOperation:
         """A mapping is sent as it is: the server names every bad field of it."""
-        return await self._begin("POST", "/v1/vms", spec, wait=wait, key=key)
+        return await self._operations.begin("POST", "/v1/vms", spec, wait=wait, key=key)
 
     async def get(self, vm: str) -> Vm:
         return await self._transport.read(_path(vm), Vm)
@@ -57,7 +57,7 @@ class Vms:
     async def start(
         self, vm: str, *, wait: Wait = False, key: str | None = None
     ) -> PendingOperation:
-        return await self._begin("POST", f"{_path(vm)}/start", None, wait=wait, key=key)
+        return await self._operations.begin("POST", f"{_path(vm)}/start", None, wait=wait, key=key)
 
     async def stop(
         self,
@@ -70,7 +70,7 @@ class Vms:
     ) -> PendingOperation:
         """`graceful` asks the guest and pulls the plug after `grace_s` seconds; `forced` pulls it now."""
         body = {"mode": mode, "grace_s": grace_s}
-        return await self._begin("POST", f"{_path(vm)}/stop", body, wait=wait, key=key)
+        return await self._operations.begin("POST", f"{_path(vm)}/stop", body, wait=wait, key=key)
 
     async def reboot(
         self,
@@ -81,17 +81,17 @@ class Vms:
         key: str | None = None,
     ) -> PendingOperation:
         body = {"mode": mode}
-        return await self._begin("POST", f"{_path(vm)}/reboot", body, wait=wait, key=key)
+        return await self._operations.begin("POST", f"{_path(vm)}/reboot", body, wait=wait, key=key)
 
     async def pause(
         self, vm: str, *, wait: Wait = False, key: str | None = None
     ) -> PendingOperation:
-        return await self._begin("POST", f"{_path(vm)}/pause", None, wait=wait, key=key)
+        return await self._operations.begin("POST", f"{_path(vm)}/pause", None, wait=wait, key=key)
 
     async def resume(
         self, vm: str, *, wait: Wait = False, key: str | None = None
     ) -> PendingOperation:
-        return await self._begin("POST", f"{_path(vm)}/resume", None, wait=wait, key=key)
+        return await self._operations.begin("POST", f"{_path(vm)}/resume", None, wait=wait, key=key)
 
     async def delete(
         self,
@@ -104,22 +104,9 @@ class Vms:
     ) -> PendingOperation:
         """Stop it, forget it, remove its disks. There is no way back."""
         query = query_of(mode=mode, grace_s=grace_s)
-        return await self._begin("DELETE", _path(vm), None, query=query, wait=wait, key=key)
-
-    async def _begin(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        *,
-        wait: Wait,
-        key: str | None,
-        query: Query | None = None,
-    ) -> PendingOperation:
-        operation = await self._transport.change(
-            method, path, Operation, body=body, query=query, key=key
+        return await self._operations.begin(
+            "DELETE", _path(vm), None, query=query, wait=wait, key=key
         )
-        return await self._operations.begun(operation, wait)
 
 
 def _path(vm: str) -> str:

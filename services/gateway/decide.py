@@ -131,8 +131,11 @@ def key_error(key: str | None) -> FieldError | None:
 
 
 def fingerprint(method: str, path: str, *, query: Struct, body: Struct) -> str:
-    """Two requests ask for the same exactly when this is the same; blanks and order don't count."""
-    canonical = msgspec.json.encode((method, path, query, body), order="deterministic")
+    """Two requests ask for the same exactly when this is the same; blanks and order don't count, nor
+    how long the client waits for it."""
+    asked = msgspec.to_builtins(query)
+    asked.pop("wait", None)
+    canonical = msgspec.json.encode((method, path, asked, body), order="deterministic")
     return hashlib.sha256(canonical).hexdigest()
 
 

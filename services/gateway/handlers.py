@@ -5,7 +5,6 @@ The routes themselves stand in `routes`, the way of a wish in `orders`, event st
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -16,7 +15,6 @@ from schemas.problems import FieldError, invalid_request, not_found
 from schemas.queries import (
     Empty,
     GetHost,
-    GetOperation,
     GetVm,
     GetVmReading,
     ListEvents,
@@ -25,11 +23,10 @@ from schemas.queries import (
     ListVms,
 )
 from schemas.resources import VmSpec
-from services.gateway import decide
+from services.gateway import decide, waiting
 from services.gateway.answers import Answer, Refused, refuse
 from services.gateway.asked import Asked
 from services.gateway.desk import Desk
-from services.gateway.durations import seconds
 from services.gateway.idempotency import Target
 from services.gateway.model import (
     DeleteRequest,
@@ -40,6 +37,7 @@ from services.gateway.model import (
     OperationQuery,
     RebootRequest,
     StopRequest,
+    WishQuery,
 )
 from services.gateway.orders import obey
 
@@ -49,36 +47,36 @@ PAGE_ITEMS = 50
 # wishes about VMs
 
 
-async def create_vm(desk: Desk, asked: Asked[Nothing, VmSpec]) -> Answer:
+async def create_vm(desk: Desk, asked: Asked[WishQuery, VmSpec]) -> Answer:
     async def target(command: str) -> str:
         return decide.vm_of(command)
 
     return await obey(desk, asked, target, lambda vm: commands.CreateVm(vm=vm, spec=asked.body))
 
 
-async def start_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+async def start_vm(desk: Desk, asked: Asked[WishQuery, Nothing]) -> Answer:
     return await obey(desk, asked, _vm(desk, asked.path), lambda vm: commands.StartVm(vm=vm))
 
 
-async def stop_vm(desk: Desk, asked: Asked[Nothing, StopRequest]) -> Answer:
+async def stop_vm(desk: Desk, asked: Asked[WishQuery, StopRequest]) -> Answer:
     def make(vm: str) -> commands.StopVm:
         return commands.StopVm(vm=vm, mode=asked.body.mode, grace_s=asked.body.grace_s)
 
     return await obey(desk, asked, _vm(desk, asked.path), make)
 
 
-async def reboot_vm(desk: Desk, asked: Asked[Nothing, RebootRequest]) -> Answer:
+async def reboot_vm(desk: Desk, asked: Asked[WishQuery, RebootRequest]) -> Answer:
     def make(vm: str) -> commands.RebootVm:
         return commands.RebootVm(vm=vm, mode=asked.body.mode)
 
     return await obey(desk, asked, _vm(desk, asked.path), make)
 
 
-async def pause_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+async def pause_vm(desk: Desk, asked: Asked[WishQuery, Nothing]) -> Answer:
     return await obey(desk, asked, _vm(desk, asked.path), lambda vm: commands.PauseVm(vm=vm))
 
 
-async def resume_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+async def resume_vm(desk: Desk, asked: Asked[WishQuery, Nothing]) -> Answer:
     return await obey(desk, asked, _vm(desk, asked.path), lambda vm: commands.ResumeVm(vm=vm))
 
 
@@ -92,7 +90,7 @@ async def delete_vm(desk: Desk, asked: Asked[DeleteRequest, Nothing]) -> Answer:
 # wishes about hosts
 
 
-async def configure_host(desk: Desk, asked: Asked[Nothing, HostChange]) -> Answer:
+async def configure_host(desk: Desk, asked: Asked[WishQuery, HostChange]) -> Answer:
     change = asked.body
 
     async def target(_command: str) -> str:
@@ -153,7 +151,7 @@ async def get_operation(desk: Desk, asked: Asked[OperationQuery, Nothing]) -> An
     settings = desk.settings
     query = decide.operation_query(
         operation,
-        _wait_s(desk, asked.query.wait),
+        waiting.wait_s(desk, asked.query.wait),
         now=desk.rig.clock.now(),
         fresh_s=settings.fresh_operation_s,
         fresh_wait_s=settings.fresh_wait_s,
@@ -163,7 +161,7 @@ async def get_operation(desk: Desk, asked: Asked[OperationQuery, Nothing]) -> An
         return Answer(body=await desk.ask("inventory", "operation.get", query, timeout_s=timeout_s))
     asked.extend(query.wait_s)
     with desk.waits.one(desk.crowded("Too many requests wait for operations.")):
-        return Answer(body=await _wait(desk, query))
+        return Answer(body=await waiting.until_ended(desk, query))
 
 
 async def list_events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer:
@@ -251,48 +249,3 @@ def _require_page(desk: Desk, limit: int) -> None:
     if limit > most:
         error = FieldError(field="query/limit", detail=f"expected int <= {most}")
         raise refuse(invalid_request(error))
-
-
-def _wait_s(desk: Desk, wait: str | None) -> float | None:
-    """How long to wait, cut to what the settings allow."""
-    if wait is None:
-        return None
-    found = seconds(wait)
-    if found is None:
-        error = FieldError(field="query/wait", detail="expected a duration: 30s, 500ms, 2m")
-        raise refuse(invalid_request(error))
-    return min(found, desk.settings.limits.wait_s)
-
-
-async def _wait(desk: Desk, query: GetOperation) -> bytes:
-    """Ask and wait; told to stop, the gateway answers with what is known now."""
-    asking = asyncio.create_task(_ask_in_slices(desk, query))
-    stopping = asyncio.create_task(desk.stopping.wait())
-    try:
-        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if asking.done():
-            return asking.result()
-        now = GetOperation(operation=query.operation)
-        return await desk.ask("inventory", "operation.get", now)
-    finally:
-        asking.cancel()
-        stopping.cancel()
-
-
-async def _ask_in_slices(desk: Desk, query: GetOperation) -> bytes:
-    """An inventory that dies takes the question with it: nobody would answer before the time is over."""
-    clock, settings = desk.rig.clock, desk.settings
-    until = clock.monotonic() + query.wait_s
-    while True:
-        left_s = max(0.0, until - clock.monotonic())
-        slice_s = min(left_s, settings.wait_slice_s)
-        part = msgspec.structs.replace(query, wait_s=slice_s)
-        timeout_s = settings.ask_timeout_s + slice_s
-        try:
-            body = await desk.ask("inventory", "operation.get", part, timeout_s=timeout_s)
-        except Refused as refused:
-            if refused.refusal.problem.status != 404 or slice_s == left_s:
-                raise
-        else:
-            if decide.has_ended(body) or slice_s == left_s:
-                return body

@@ -25,6 +25,7 @@ ADMIN = "admin"
 EventType = Annotated[
     str, Meta(pattern=r"^[a-z]{1,30}\.([a-z_]{1,30}|\*)$", description="vm.started, or vm.*")
 ]
+WaitFor = Annotated[str, Meta(max_length=20)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -68,11 +69,20 @@ class RebootRequest(Struct, frozen=True, kw_only=True):
     mode: StopMode = "graceful"
 
 
+class WishQuery(Struct, frozen=True, kw_only=True):
+    """Query of every request that begins an operation."""
+
+    wait: WaitFor | None = None
+    """Answer when the operation has ended, or after so long: `30s`, `500ms`, `2m`."""
+
+
 class DeleteRequest(Struct, frozen=True, kw_only=True):
     """Query of `DELETE /v1/vms/{vm}`."""
 
     mode: StopMode = "forced"
     grace_s: GraceSeconds = 60
+    wait: WaitFor | None = None
+    """As in `WishQuery`."""
 
 
 class HostChange(Struct, frozen=True, kw_only=True):
@@ -89,7 +99,7 @@ class Nothing(Struct, frozen=True):
 class OperationQuery(Struct, frozen=True, kw_only=True):
     """Query of `/v1/operations/{operation}`."""
 
-    wait: Annotated[str, Meta(max_length=20)] | None = None
+    wait: WaitFor | None = None
     """Wait so long for its end: `30s`, `500ms`, `2m`."""
 
 
@@ -192,9 +202,9 @@ class EventFilter(Struct, frozen=True, kw_only=True):
 
 
 class Identity(Struct, frozen=True):
-    """As much of a VM as is needed to know which it is."""
+    """As much of a VM or an operation as is needed to know which it is."""
 
-    id: VmId
+    id: VmId | OperationId
 
 
 IdempotencyDecision = Claim | Replay | Refusal

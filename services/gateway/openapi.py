@@ -114,7 +114,7 @@ def _operation(route: Route[Any, Any]) -> dict[str, Any]:
         "tags": [route.tag],
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_headers(route)],
         "responses": {
-            str(route.status): _success(route),
+            **_successes(route),
             **{str(s): {"$ref": f"#/components/responses/{s}"} for s in _statuses(route)},
         },
     }
@@ -179,14 +179,18 @@ def _statuses(route: Route[Any, Any]) -> Iterable[int]:
         yield 404
     if route.writes:
         yield from (409, 413, 415, 422)
-    if route.name in ("get_operation", "list_events"):
+    if route.writes or route.name in ("get_operation", "list_events"):
         yield 429
     yield 503
 
 
-def _success(route: Route[Any, Any]) -> dict[str, Any]:
+def _successes(route: Route[Any, Any]) -> dict[str, Any]:
     if route.writes:
-        return _accepted()
+        return {"200": _ended(), "202": _accepted()}
+    return {"200": _success(route)}
+
+
+def _success(route: Route[Any, Any]) -> dict[str, Any]:
     one = {"type": "object"} if route.answer is dict else _ref(route.answer)
     example = _RESOURCE_EXAMPLES[route.answer]
     if not route.page:
@@ -212,14 +216,28 @@ def _accepted() -> dict[str, Any]:
     )
     return {
         "description": "Taken; `Location` is the operation to follow",
-        "headers": {
-            "Location": {"schema": {"type": "string"}, "example": f"/v1/operations/{taken.id}"},
-            "Idempotency-Replayed": {
-                "description": "`true` if this is the answer of an earlier request",
-                "schema": {"type": "string"},
-            },
-        },
+        "headers": _operation_headers(),
         "content": _content(_ref(Operation), taken),
+    }
+
+
+def _ended() -> dict[str, Any]:
+    example = msgspec.structs.replace(samples.OPERATION_SAMPLE, phase="succeeded", progress=1.0)
+    return {
+        "description": "With `wait`: the operation, which has ended; `phase` says how",
+        "headers": _operation_headers(),
+        "content": _content(_ref(Operation), example),
+    }
+
+
+def _operation_headers() -> dict[str, Any]:
+    place = f"/v1/operations/{samples.OPERATION_SAMPLE.id}"
+    return {
+        "Location": {"schema": {"type": "string"}, "example": place},
+        "Idempotency-Replayed": {
+            "description": "`true` if this is the answer of an earlier request",
+            "schema": {"type": "string"},
+        },
     }
 
 

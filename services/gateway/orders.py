@@ -1,4 +1,6 @@
-"""The way of every request that changes something: claimed, published, told, answered with 202.
+"""The way of every request that changes something: claimed, published, told, answered.
+
+The answer is 202 as soon as the wish is safe; or, where the client waits, 200 with the ended operation.
 
 What belongs here: the order of these steps and what happens when one fails. Which command a request
 becomes is said in `handlers`.
@@ -7,7 +9,9 @@ becomes is said in `handlers`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
+import msgspec
 import structlog
 
 from chassis import tracing
@@ -16,14 +20,16 @@ from schemas import subjects
 from schemas.commands import Command
 from schemas.events import OperationAccepted
 from schemas.wire import encode
-from services.gateway import decide, idempotency
+from services.gateway import decide, idempotency, waiting
 from services.gateway.answers import Answer, refuse
-from services.gateway.asked import Asked, B, Q
+from services.gateway.asked import Asked, B
 from services.gateway.desk import Desk
 from services.gateway.idempotency import Claimed, Target
-from services.gateway.model import Accepted, Replay, Wish
+from services.gateway.model import Accepted, DeleteRequest, Identity, Replay, Wish, WishQuery
 
 log = structlog.get_logger()
+
+W = TypeVar("W", WishQuery, DeleteRequest)
 
 Making = Callable[[str], Command]
 """From the id of the VM (the name of the host) to the command about it."""
@@ -32,9 +38,28 @@ EVENT_ATTEMPTS = 3
 """How often the event of a published command is tried: the command cannot be taken back."""
 
 
-async def obey(desk: Desk, asked: Asked[Q, B], target: Target, make: Making) -> Answer:
-    """Turn a request into a command. Raises Refused; then nothing is half done that a repetition
-    with the same key would not complete."""
+async def obey(desk: Desk, asked: Asked[W, B], target: Target, make: Making) -> Answer:
+    """Turn a request into a command, and wait for its end if asked to. Raises Refused; then nothing
+    is half done that a repetition with the same key would not complete."""
+    wait_s = waiting.wait_s(desk, asked.query.wait)
+    if not wait_s:
+        return await _obey(desk, asked, target, make)
+    asked.extend(wait_s)
+    with desk.waits.one(desk.crowded("Too many requests wait for operations.")):
+        answer = await _obey(desk, asked, target, make)
+        return await _ended(desk, answer, wait_s)
+
+
+async def _ended(desk: Desk, answer: Answer, wait_s: float) -> Answer:
+    """The answer with the ended operation in place of the accepted one, if it ends in time."""
+    operation = msgspec.json.decode(answer.body, type=Identity).id
+    body = await waiting.after_wish(desk, operation, wait_s)
+    if body is None:
+        return answer
+    return msgspec.structs.replace(answer, status=200, body=body)
+
+
+async def _obey(desk: Desk, asked: Asked[W, B], target: Target, make: Making) -> Answer:
     desk.require_bus()
     wish = Wish(fingerprint=asked.fingerprint, caller=asked.caller, key=asked.key)
     claimed = await _claim(desk, wish, target)

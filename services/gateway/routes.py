@@ -27,6 +27,7 @@ from services.gateway.model import (
     OperationQuery,
     RebootRequest,
     StopRequest,
+    WishQuery,
 )
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
@@ -66,7 +67,7 @@ class Route(Struct, Generic[Q, B], frozen=True, kw_only=True):
         return tuple(part.strip("{}") for part in parts if part.startswith("{"))
 
 
-def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Route[Nothing, Any]:
+def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Route[WishQuery, Any]:
     return Route(
         method="POST",
         path=f"/v1/vms/{{vm}}/{verb}",
@@ -74,7 +75,7 @@ def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Ro
         summary=summary,
         handler=handler,
         answer=Operation,
-        query=Nothing,
+        query=WishQuery,
         body=body,
     )
 
@@ -85,10 +86,10 @@ VMS: tuple[Route[Any, Any], ...] = (
         path="/v1/vms",
         name="create_vm",
         summary="Create a VM",
-        description="Answers as soon as the wish is safe; follow the operation to see it done.",
+        description="Answers as soon as the wish is safe, or with `wait` when it is done.",
         handler=handlers.create_vm,
         answer=Operation,
-        query=Nothing,
+        query=WishQuery,
         body=VmSpec,
         check=decide.spec_errors,
     ),
@@ -170,7 +171,7 @@ HOSTS: tuple[Route[Any, Any], ...] = (
         description="What is left out stays as it is; `labels` replaces all labels set before.",
         handler=handlers.configure_host,
         answer=Operation,
-        query=Nothing,
+        query=WishQuery,
         body=HostChange,
         check=decide.change_errors,
     ),

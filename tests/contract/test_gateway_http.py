@@ -420,6 +420,87 @@ async def test_a_stop_answers_those_who_wait_with_what_is_known(
         assert (await waiting).json()["phase"] == "running"
 
 
+async def end_the_next_wish(gateway: GatewayUnderTest) -> None:
+    """What the rest of the system does with a command: its operation ends."""
+    async with asyncio.timeout(5):
+        while not (found := await gateway.messages(subjects.COMMANDS)):
+            await asyncio.sleep(0.01)
+    ended = msgspec.structs.replace(samples.OPERATION_SAMPLE, id=found[-1]["id"], phase="succeeded")
+    await gateway.inventory.put(ended)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/vms?wait=5s", SPEC),
+        ("POST", "/v1/vms/web-1/stop?wait=5s", {"mode": "forced"}),
+        ("DELETE", "/v1/vms/web-1?mode=graceful&wait=5s", None),
+        ("PATCH", "/v1/hosts/h1?wait=5s", {"maintenance": True}),
+    ],
+)
+async def test_a_wish_that_is_waited_for_is_answered_with_its_end(
+    gateway: GatewayUnderTest, method: str, path: str, body: Any
+) -> None:
+    wish = asyncio.create_task(gateway.http.request(method, path, json=body))
+    await end_the_next_wish(gateway)
+    answer = await wish
+    assert (answer.status_code, answer.json()["phase"]) == (200, "succeeded"), answer.text
+    assert answer.headers["location"] == f"/v1/operations/{answer.json()['id']}"
+
+
+async def test_a_wish_that_does_not_end_in_time_is_answered_as_accepted(
+    gateway: GatewayUnderTest,
+) -> None:
+    answer = await gateway.http.post("/v1/vms?wait=20ms", json=SPEC)
+    assert (answer.status_code, answer.json()["phase"]) == (202, "accepted")
+    assert len(await commands_of(gateway)) == 1
+
+
+async def test_how_long_one_waits_does_not_make_it_another_wish(gateway: GatewayUnderTest) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first = await gateway.http.post("/v1/vms", json=SPEC, headers=headers)
+    again = asyncio.create_task(
+        gateway.http.post("/v1/vms?wait=5s", json=SPEC, headers=headers),
+    )
+    await end_the_next_wish(gateway)
+    answer = await again
+    assert (answer.status_code, answer.json()["id"]) == (200, first.json()["id"])
+    assert answer.headers["idempotency-replayed"] == "true"
+    assert len(await commands_of(gateway)) == 1
+
+
+async def test_an_inventory_that_is_away_does_not_make_a_safe_wish_fail(
+    gateway_bus: MemoryBus, tmp_path: Path
+) -> None:
+    async with gateway_on(gateway_bus, tmp_path, serve_inventory=False) as gateway:
+        answer = await gateway.http.post("/v1/vms?wait=5s", json=SPEC)
+    assert (answer.status_code, answer.json()["phase"]) == (202, "accepted")
+
+
+async def test_a_wish_that_nobody_can_wait_for_is_not_given(
+    gateway_bus: MemoryBus, tmp_path: Path
+) -> None:
+    limits = LimitSettings(waits=1)
+    async with gateway_on(gateway_bus, tmp_path, limits=limits) as gateway:
+        first = asyncio.create_task(gateway.http.post("/v1/vms?wait=5s", json=SPEC))
+        async with asyncio.timeout(5):
+            while not gateway.inventory.asked:
+                await asyncio.sleep(0.01)
+        second = await gateway.http.post("/v1/vms?wait=5s", json=SPEC)
+        assert problem(second).type == "urn:vireo:problem:too-many-requests"
+        await end_the_next_wish(gateway)
+        assert (await first).status_code == 200
+        assert len(await commands_of(gateway)) == 1
+
+
+async def test_a_wait_that_is_no_duration_is_refused_before_anything_is_done(
+    gateway: GatewayUnderTest,
+) -> None:
+    answer = await gateway.http.post("/v1/vms?wait=long", json=SPEC)
+    assert fields(answer) == ["query/wait"]
+    assert await commands_of(gateway) == []
+
+
 # when parts are away
 
 

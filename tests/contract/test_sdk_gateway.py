@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from msgspec import structs
 from schemas import samples
 from schemas.resources import DiskSpec, VmSpec
 from tests.fixtures.gateway import TOKEN, GatewayUnderTest
-from vireo import Client, ClientSettings, Conflict, Invalid, NotFound, Unauthenticated
+from vireo import Client, ClientSettings, Conflict, Invalid, NotFound, TimedOut, Unauthenticated
 
 QUICK = ClientSettings(attempts=2, backoff_first_s=0.01, poll_first_s=0.01, patience_s=2)
 SPEC = VmSpec(name="sdk", disks=(DiskSpec(image="tiny"),))
@@ -28,6 +29,31 @@ async def test_a_create_is_awaited_to_its_end(client: Client, gateway: GatewayUn
     pending = await client.vms.create(SPEC)
     await gateway.inventory.put(structs.replace(pending.latest, phase="succeeded"))
     assert (await pending).phase == "succeeded"
+
+
+async def test_a_create_that_waits_is_one_request(
+    client: Client, gateway: GatewayUnderTest
+) -> None:
+    waiting = asyncio.create_task(client.vms.create(SPEC, wait=True))
+    async with asyncio.timeout(5):
+        while not gateway.inventory.asked:
+            await asyncio.sleep(0.01)
+    [asked] = gateway.inventory.asked
+    ended = structs.replace(samples.OPERATION_SAMPLE, id=asked.operation, phase="succeeded")
+    await gateway.inventory.put(ended)
+    assert (await waiting).latest == ended
+    assert gateway.inventory.asked == [asked]
+
+
+async def test_a_wait_that_is_over_first_says_so(client: Client, gateway: GatewayUnderTest) -> None:
+    waiting = asyncio.create_task(client.vms.create(SPEC, wait=0.2))
+    async with asyncio.timeout(5):
+        while not gateway.inventory.asked:
+            await asyncio.sleep(0.01)
+    operation = gateway.inventory.asked[0].operation
+    await gateway.inventory.put(structs.replace(samples.OPERATION_SAMPLE, id=operation))
+    with pytest.raises(TimedOut):
+        await waiting
 
 
 async def test_the_same_key_gives_the_same_operation(client: Client) -> None:
