@@ -18,10 +18,11 @@ from lxml import etree
 
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId, is_uuid7
-from schemas.resources import DiskSpec, ForeignDomain, NumaNode, StopMode
+from schemas.resources import DiskSpec, ForeignDomain, StopMode
 from schemas.telemetry import VmColumns
+from services.hostagent import libvirt_domain as domains
 from services.hostagent import libvirt_domain_xml as domain_xml
-from services.hostagent import libvirt_stats
+from services.hostagent import libvirt_node, libvirt_stats
 from services.hostagent.disks import Disks
 from services.hostagent.hypervisor import (
     Changed,
@@ -35,7 +36,6 @@ from services.hostagent.hypervisor import (
     Survey,
 )
 from services.hostagent.libvirt_connection import Gone, LibvirtConnection
-from services.hostagent.libvirt_stats import PASSING_PAUSES, PAUSE_DETAILS, STOP_CAUSES
 from services.hostagent.model import Observed
 
 log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ class LibvirtHypervisor:
 
     async def observe(self, vm: VmId) -> Observed | None:
         try:
-            return await self._connection.call(CONTROL, lambda conn: _observe(conn, vm))
+            return await self._connection.call(CONTROL, lambda conn: domains.observe(conn, vm))
         except Gone:
             return None
 
@@ -153,7 +153,7 @@ class LibvirtHypervisor:
         return await self._connection.call(BULK, partial(self._sample, wanted=FROM_OUTSIDE))
 
     async def memory(self) -> tuple[int, int] | None:
-        return await self._connection.call(BULK, _memory)
+        return await self._connection.call(BULK, libvirt_node.memory)
 
     # doing
 
@@ -170,34 +170,34 @@ class LibvirtHypervisor:
         if missing:
             raise HypervisorFailure(f"disk {', '.join(missing)} is missing")
         xml = domain_xml.build(assignment, self._layout(assignment))
-        await self._connection.call(CONTROL, lambda conn: _define(conn, xml, assignment))
+        await self._connection.call(CONTROL, lambda conn: domains.define(conn, xml, assignment))
 
     async def stamp(self, assignment: VmAssignment) -> None:
-        await self._on(assignment.vm, lambda domain: _stamp(domain, assignment))
+        await self._on(assignment.vm, lambda domain: domains.stamp(domain, assignment))
 
     async def start(self, vm: VmId) -> None:
-        await self._on(vm, _start)
+        await self._on(vm, domains.start)
 
     async def pause(self, vm: VmId) -> None:
-        await self._on(vm, _pause)
+        await self._on(vm, domains.pause)
 
     async def resume(self, vm: VmId) -> None:
-        await self._on(vm, _resume)
+        await self._on(vm, domains.resume)
 
     async def ask_to_stop(self, vm: VmId) -> None:
-        await self._ask(vm, _shutdown_by_agent, _shutdown)
+        await self._ask(vm, domains.shutdown_by_agent, domains.shutdown)
 
     async def destroy(self, vm: VmId) -> None:
-        await self._on_ours(vm, _destroy)
+        await self._on_ours(vm, domains.destroy)
 
     async def undefine(self, vm: VmId) -> None:
-        await self._on_ours(vm, _undefine)
+        await self._on_ours(vm, domains.undefine)
 
     async def reboot(self, vm: VmId, mode: StopMode) -> None:
         if mode == "forced":
-            await self._on(vm, _reset)
+            await self._on(vm, domains.reset)
         else:
-            await self._ask(vm, _reboot_by_agent, _reboot)
+            await self._ask(vm, domains.reboot_by_agent, domains.reboot)
         if self._domain_type == "test":
             # The test driver reboots without a word.
             self._connection.tell(Rebooted(domain=vm))
@@ -249,7 +249,7 @@ class LibvirtHypervisor:
 
         def guarded(conn: Any) -> None:
             domain = conn.lookupByUUIDString(vm)
-            if not _has_marker(domain):
+            if not domains.has_marker(domain):
                 raise HypervisorFailure("the domain is not Vireo's: it is left alone")
             work(domain)
 
@@ -277,7 +277,7 @@ class LibvirtHypervisor:
             return False
         ours = self._ours.get(uuid)
         if ours is None:
-            ours = self._ours[uuid] = _has_marker(domain)
+            ours = self._ours[uuid] = domains.has_marker(domain)
         return ours
 
     def _survey(self, conn: Any) -> Survey:
@@ -310,168 +310,6 @@ class LibvirtHypervisor:
         return libvirt_stats.columns([(u, s) for d, u, s in rows if self._is_ours(d, u)])
 
     def _describe(self, conn: Any) -> Description:
-        info = conn.getInfo()
-        capabilities = etree.fromstring(conn.getCapabilities(), _parser)
-        memory = _memory(conn)
-        return Description(
-            driver=conn.getType(),
-            domain_type=self._domain_type,
-            arch=capabilities.findtext("host/cpu/arch") or str(info[0]),
-            cpus=info[2],
-            memory_mib=memory[0] if memory else info[1],
-            numa=_numa(capabilities),
-            cpu_model=capabilities.findtext("host/cpu/model") or "",
-            libvirt_version=_version(conn.getLibVersion()),
-            hypervisor_version=_version(conn.getVersion()),
-            networks=tuple(sorted({*_networks(conn), *self._user_networks})),
+        return libvirt_node.describe(
+            conn, domain_type=self._domain_type, user_networks=self._user_networks
         )
-
-
-def _networks(conn: Any) -> list[str]:
-    active = conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
-    return [network.name() for network in active]
-
-
-def _observe(conn: Any, vm: VmId) -> Observed:
-    domain = conn.lookupByUUIDString(vm)
-    state, reason = domain.state()
-    found = domain_xml.read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    busy, detail = "", ""
-    if state == libvirt.VIR_DOMAIN_PAUSED:
-        busy, detail = PASSING_PAUSES.get(reason, ""), PAUSE_DETAILS.get(reason, "")
-    elif state == libvirt.VIR_DOMAIN_SHUTDOWN:
-        busy = "shutting down"
-    crashed = state == libvirt.VIR_DOMAIN_CRASHED
-    return Observed(
-        vm=vm,
-        state=libvirt_stats.power_of(state),
-        cause="crashed" if crashed else STOP_CAUSES.get(reason, "host"),
-        detail=detail,
-        ours=found.ours,
-        persistent=bool(domain.isPersistent()),
-        generation=found.generation,
-        spec=found.spec,
-        cpus=found.cpus,
-        memory_mib=found.memory_mib,
-        busy=busy,
-    )
-
-
-def _has_marker(domain: Any) -> bool:
-    try:
-        domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.NAMESPACE)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (
-            libvirt.VIR_ERR_NO_DOMAIN_METADATA,
-            libvirt.VIR_ERR_NO_DOMAIN,
-        ):
-            return False
-        raise
-    return True
-
-
-def _define(conn: Any, xml: str, assignment: VmAssignment) -> None:
-    domain = conn.defineXML(xml)
-    if domain.isActive():
-        # A running domain takes a new definition at its next start, but new metadata now.
-        _stamp(domain, assignment)
-
-
-def _stamp(domain: Any, assignment: VmAssignment) -> None:
-    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    if domain.isActive():
-        flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
-    domain.setMetadata(
-        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-        domain_xml.marker(assignment),
-        domain_xml.PREFIX,
-        domain_xml.NAMESPACE,
-        flags,
-    )
-
-
-def _start(domain: Any) -> None:
-    if not domain.isActive():
-        domain.create()
-
-
-def _pause(domain: Any) -> None:
-    if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
-        domain.suspend()
-
-
-def _resume(domain: Any) -> None:
-    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-        domain.resume()
-
-
-def _shutdown_by_agent(domain: Any) -> None:
-    domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
-
-
-def _shutdown(domain: Any) -> None:
-    if domain.isActive():
-        domain.shutdown()
-
-
-def _reboot_by_agent(domain: Any) -> None:
-    domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)
-
-
-def _reboot(domain: Any) -> None:
-    domain.reboot(0)
-
-
-def _reset(domain: Any) -> None:
-    domain.reset(0)
-
-
-def _destroy(domain: Any) -> None:
-    if domain.isActive():
-        domain.destroy()
-
-
-def _undefine(domain: Any) -> None:
-    if domain.isActive():
-        raise HypervisorFailure("the domain is still running")
-    if domain.isPersistent():
-        try:
-            domain.undefineFlags(
-                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-            )
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
-                raise
-            # The test driver knows none of these flags.
-            domain.undefine()
-
-
-def _memory(conn: Any) -> tuple[int, int] | None:
-    """What the node itself counts; `nodeinfo` is wrong on some kernels."""
-    try:
-        stats = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise
-        return None
-    available = sum(stats.get(name, 0) for name in ("free", "buffers", "cached"))
-    return stats["total"] // KIB_PER_MIB, available // KIB_PER_MIB
-
-
-def _numa(capabilities: Any) -> tuple[NumaNode, ...]:
-    return tuple(
-        NumaNode(
-            id=int(cell.get("id")),
-            cpus=len(cell.findall("cpus/cpu")),
-            memory_mib=int(cell.findtext("memory") or 0) // KIB_PER_MIB,
-        )
-        for cell in capabilities.findall("host/topology/cells/cell")
-    )
-
-
-def _version(number: int) -> str:
-    """libvirt counts major * 1,000,000 + minor * 1,000 + release."""
-    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"

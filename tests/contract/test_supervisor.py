@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from vireo.standalone.child import Child, Notified, SocketAnswers, tiers
 from vireo.standalone.logfile import LogFile
-from vireo.standalone.supervisor import ChildFailed, Limits, Supervisor
+from vireo.standalone.supervisor import ChildFailed, Limits, Supervisor, status_of
 
 QUICK = Limits(backoff_first_s=0.02, backoff_most_s=0.1)
 
@@ -167,6 +168,28 @@ async def test_children_of_a_child_do_not_outlive_it(tmp_path: Path) -> None:
     family.stop()
     await asyncio.wait_for(running, 20)
     await until(lambda: not lives(grandchild))
+
+
+@pytest.mark.parametrize(("code", "words"), [(0, "exit 0"), (2, "exit 2"), (-9, "SIGKILL")])
+def test_the_end_of_a_process_is_told_in_words(code: int, words: str) -> None:
+    assert status_of(code) == words
+
+
+async def test_who_hears_of_a_death_hears_how_and_where_to_read_on(tmp_path: Path) -> None:
+    story = tmp_path / "story"
+    family = supervisor(tmp_path, child("nats", story))
+
+    async def on_ready() -> None:
+        os.kill(family.pids["nats"], signal.SIGKILL)
+
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(family.run(on_ready))
+        await until(lambda: any(entry["event"] == "child_died" for entry in logs))
+        family.stop()
+        await running
+    died = next(entry for entry in logs if entry["event"] == "child_died")
+    assert (died["child"], died["status"]) == ("nats", "SIGKILL")
+    assert Path(died["log"]) == tmp_path / "logs" / "nats.log"
 
 
 def test_children_that_wait_for_one_another_cannot_be_started(tmp_path: Path) -> None:

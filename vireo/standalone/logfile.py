@@ -17,7 +17,7 @@ class LogFile:
     """Appends to a file that only its owner reads; when it grows too long it becomes `.1`."""
 
     def __init__(self, path: Path, most_bytes: int) -> None:
-        self._path = path
+        self.path = path
         self._most_bytes = most_bytes
         self._file: BinaryIO | None = None
         self._lines: deque[bytes] = deque(maxlen=TAIL_LINES)
@@ -53,7 +53,7 @@ class LogFile:
             return
         if self._file.tell() + len(chunk) > self._most_bytes:
             self._file.close()
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
             self._file = self._open()
         self._file.write(chunk)
         self._lines.extend(chunk.splitlines())
@@ -62,5 +62,5 @@ class LogFile:
         return "\n".join("  " + line.decode(errors="replace") for line in self._lines)
 
     def _open(self) -> BinaryIO:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return os.fdopen(descriptor, "ab", buffering=0)

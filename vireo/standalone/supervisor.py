@@ -40,6 +40,20 @@ class ChildFailed(Exception):
     """A child would not come up; the text has its last words."""
 
 
+class End(Struct, frozen=True, kw_only=True):
+    """How one run of a child ended."""
+
+    was_ready: bool
+    status: str
+
+
+def status_of(code: int | None) -> str:
+    """A process's end in words: `exit 1`, `SIGKILL`."""
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit {code}"
+
+
 class Supervisor:
     """Runs children until it is told to stop."""
 
@@ -126,27 +140,33 @@ class Supervisor:
                 for name in child.after:
                     await self._ready[name].wait()
                 begun = time.monotonic()
-                was_ready = await self._run_once(child, output)
+                end = await self._run_once(child, output)
                 if self._stopping.is_set():
                     return
-                attempts = 0 if was_ready else attempts + 1
-                self._give_up_or_log(child, attempts, output)
+                attempts = 0 if end.was_ready else attempts + 1
+                self._give_up_or_log(child, attempts, end, output)
                 if time.monotonic() - begun > self._limits.calm_s:
                     wait_s = self._limits.backoff_first_s
                 await self._pause(wait_s)
                 wait_s = min(wait_s * 2, self._limits.backoff_most_s)
 
-    def _give_up_or_log(self, child: Child, attempts: int, output: LogFile) -> None:
+    def _give_up_or_log(self, child: Child, attempts: int, end: End, output: LogFile) -> None:
         never_up = not all(ready.is_set() for ready in self._ready.values())
         if attempts >= self._limits.first_attempts and never_up and child.name in self._unborn():
             raise ChildFailed(f"{child.name} does not start. Its last words:\n{output.tail()}")
-        log.warning("child_died", child=child.name, failed_starts=attempts)
+        log.warning(
+            "child_died",
+            child=child.name,
+            status=end.status,
+            failed_starts=attempts,
+            log=str(output.path),
+        )
 
     def _unborn(self) -> set[str]:
         return {name for name, ready in self._ready.items() if not ready.is_set()}
 
-    async def _run_once(self, child: Child, output: LogFile) -> bool:
-        """Run the child to its end. Whether it had become ready."""
+    async def _run_once(self, child: Child, output: LogFile) -> End:
+        """Run the child to its end."""
         async with Watch(child.ready, self._run_dir / f"{child.name}.notify") as watch:
             # A pipe of our own: asyncio's would make us wait for whoever inherits it.
             reading, writing = os.pipe()
@@ -166,7 +186,10 @@ class Supervisor:
                 await asyncio.wait([copying], timeout=1)
                 copying.cancel()
                 del self._processes[child.name]
-        return not becoming.cancelled() and becoming.result()
+        return End(
+            was_ready=not becoming.cancelled() and becoming.result(),
+            status=status_of(process.returncode),
+        )
 
     async def _become_ready(
         self, child: Child, watch: Watch, process: asyncio.subprocess.Process
