@@ -7,7 +7,8 @@ Columns are allocated ahead and doubled when full; a column that nobody asked fo
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,18 @@ Rows = slice | NDArray[np.intp]
 FIRST_CAPACITY = 16
 NO_VALUE = -1
 
+Kind = Literal["flags", "amounts", "codes"]
+ABSENT: dict[Kind, Any] = {
+    "flags": np.bool_(False),
+    "amounts": np.float64(0.0),
+    "codes": np.int32(NO_VALUE),
+}
+"""What a host has that a column of this kind says nothing of; its type is the column's."""
+
 
 class Columns:
-    """The arrays of one fleet. The fixed columns are attributes; those that facts and requests bring
-    along (a label, an image, a class of devices) are made by `flags`, `amounts` and `codes`."""
+    """The arrays of one fleet. The fixed columns are attributes; those that facts bring along (a label,
+    an image, a class of devices) are read by `flags`, `amounts` and `codes`, and made when written."""
 
     maintenance: Bools
     alive: Bools
@@ -81,7 +90,7 @@ class Columns:
         self.names: list[str] = []
         self.row_of: dict[str, int] = {}
         self._capacity = FIRST_CAPACITY
-        self._extra: dict[tuple[Any, ...], tuple[NDArray[Any], Any]] = {}
+        self._extra: dict[tuple[Any, ...], NDArray[Any]] = {}
         self._is_sorted = True
         for name, kind, fill in self._FIXED:
             setattr(self, name, np.full(self._capacity, fill, kind))
@@ -117,43 +126,53 @@ class Columns:
         moved[order] = np.arange(len(order), dtype=np.int32)
         return moved
 
-    # columns by what they are of; each is made on its first mention
+    # columns by what they are of: what nobody has reads as absent and takes no room
 
     def flags(self, *key: Any) -> Bools:
-        found: Bools = self._column(("flags", *key), np.bool_, False)
+        found: Bools = self._read("flags", key)
         return found
 
     def amounts(self, *key: Any) -> Floats:
-        found: Floats = self._column(("amounts", *key), np.float64, 0.0)
+        found: Floats = self._read("amounts", key)
         return found
 
     def codes(self, *key: Any) -> Ints:
         """Numbers that stand for values, -1 where there is none."""
-        found: Ints = self._column(("codes", *key), np.int32, NO_VALUE)
+        found: Ints = self._read("codes", key)
         return found
 
-    def known(self, kind: str, *head: Any) -> list[tuple[Any, ...]]:
-        """The keys of the columns of this kind that begin with `head`."""
-        start = (kind, *head)
-        return [key[1:] for key in self._extra if key[: len(start)] == start]
-
-    def _column(self, key: tuple[Any, ...], kind: Any, fill: Any) -> Any:
-        found = self._extra.get(key)
+    def writable(self, kind: Kind, *key: Any) -> NDArray[Any]:
+        """The same to be written to: made if need be."""
+        found = self._extra.get((kind, *key))
         if found is None:
-            found = (np.full(self._capacity, fill, kind), fill)
-            self._extra[key] = found
-        return found[0]
+            found = np.full(self._capacity, ABSENT[kind])
+            self._extra[(kind, *key)] = found
+        return found
+
+    def put(self, row: int, kind: Kind, name: str, values: Mapping[Any, Any]) -> None:
+        """A host's cells in all columns `(name, …)`: those not mentioned become absent, and a column
+        that no host has a value in is dropped, so that names that were do not pile up."""
+        for key in [key for key in self._extra if key[:2] == (kind, name)]:
+            if key[2] not in values:
+                column = self._extra[key]
+                column[row] = ABSENT[kind]
+                if (column == ABSENT[kind]).all():
+                    del self._extra[key]
+        for of, value in values.items():
+            self.writable(kind, name, of)[row] = value
+
+    def _read(self, kind: Kind, key: tuple[Any, ...]) -> NDArray[Any]:
+        found = self._extra.get((kind, *key))
+        return np.broadcast_to(ABSENT[kind], self._capacity) if found is None else found
 
     def _arrays(self) -> list[NDArray[Any]]:
         fixed = [getattr(self, name) for name, _, _ in self._FIXED]
-        return [*fixed, *(array for array, _ in self._extra.values())]
+        return [*fixed, *self._extra.values()]
 
     def _grow(self) -> None:
         for name, _, fill in self._FIXED:
             setattr(self, name, _doubled(getattr(self, name), fill))
-        self._extra = {
-            key: (_doubled(array, fill), fill) for key, (array, fill) in self._extra.items()
-        }
+        self._extra = {key: _doubled(array, ABSENT[key[0]]) for key, array in self._extra.items()}
         self._capacity *= 2
 
 

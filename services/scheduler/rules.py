@@ -128,8 +128,8 @@ def node_fits(table: Table, request: Request, node: int, at: Rows) -> Bools:
         fits &= most - columns.amounts("node_used_memory", node)[at] >= request.memory_mib
     else:
         size_kib, pages = request.huge
-        most = columns.amounts("node_most_huge", node, size_kib)[at]
-        fits &= most - columns.amounts("node_used_huge", node, size_kib)[at] >= pages
+        most = columns.amounts("node_most_huge", (node, size_kib))[at]
+        fits &= most - columns.amounts("node_used_huge", (node, size_kib))[at] >= pages
     return fits
 
 

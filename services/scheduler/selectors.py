@@ -73,10 +73,8 @@ class HostLabels:
 
     def put(self, row: int, labels: Mapping[str, str]) -> None:
         """A host's labels as they are now."""
-        for key in self._codes.keys() - labels.keys():
-            self._columns.codes("label", key)[row] = NO_VALUE
-        for key, value in labels.items():
-            self._columns.codes("label", key)[row] = self._code(key, value)
+        codes = {key: self._code(key, value) for key, value in labels.items()}
+        self._columns.put(row, "codes", "label", codes)
         self.forget_cached()
 
     def forget_cached(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from schemas.resources import HostConfig, HostFacts
 from schemas.rules import Taint
 from schemas.telemetry import HostSample
-from services.scheduler.columns import Columns
+from services.scheduler.columns import NO_VALUE, Columns
 from services.scheduler.groups import Groups, Member
 from services.scheduler.model import Limits
 from services.scheduler.requests import KIB_PER_MIB, Demand
@@ -110,31 +110,30 @@ class Table:
         columns, limits, tuning = self.columns, self.limits, config.tuning
         nodes = () if facts.domain_type == "test" else facts.numa
         columns.has_numa[row] = bool(nodes)
+        pages: dict[Any, int] = {}
         for place in range(len(nodes), self.nodes):
-            columns.codes("node", place)[row] = -1
+            columns.writable("codes", "node", place)[row] = NO_VALUE
         self.nodes = max(self.nodes, len(nodes))
         for place, node in enumerate(nodes):
+            huge = {(place, one.size_kib): one.pages for one in node.huge_pages}
             huge_mib = sum(one.pages * one.size_kib // KIB_PER_MIB for one in node.huge_pages)
-            columns.codes("node", place)[row] = node.id
-            columns.amounts("node_cpus", place)[row] = node.cpus
-            columns.amounts("node_most_cpus", place)[row] = int(
-                node.cpus * (tuning.cpu_overcommit or limits.cpu_overcommit)
+            cpu_ratio = tuning.cpu_overcommit or limits.cpu_overcommit
+            memory_ratio = tuning.memory_overcommit or limits.memory_overcommit
+            columns.writable("codes", "node", place)[row] = node.id
+            columns.writable("amounts", "node_cpus", place)[row] = node.cpus
+            columns.writable("amounts", "node_most_cpus", place)[row] = int(node.cpus * cpu_ratio)
+            columns.writable("amounts", "node_most_memory", place)[row] = int(
+                (node.memory_mib - huge_mib) * memory_ratio
             )
-            columns.amounts("node_most_memory", place)[row] = int(
-                (node.memory_mib - huge_mib)
-                * (tuning.memory_overcommit or limits.memory_overcommit)
-            )
-            for key in columns.known("amounts", "node_most_huge", place):
-                columns.amounts(*key)[row] = 0
-            for one in node.huge_pages:
-                columns.amounts("node_most_huge", place, one.size_kib)[row] = one.pages
+            pages |= huge
+        columns.put(row, "amounts", "node_most_huge", pages)
 
     def _put_lists(self, row: int, facts: HostFacts, config: HostConfig) -> None:
         columns = self.columns
-        _set_row(columns, row, "flags", "network", dict.fromkeys(facts.networks, True), False)
-        _set_row(columns, row, "flags", "taint", dict.fromkeys(config.taints, True), False)
+        columns.put(row, "flags", "network", dict.fromkeys(facts.networks, True))
+        columns.put(row, "flags", "taint", dict.fromkeys(config.taints, True))
         images = {image.name: min(image.size_gib, MOST_GIB) for image in facts.images}
-        _set_row(columns, row, "codes", "image", images, -1)
+        columns.put(row, "codes", "image", images)
         most: dict[Any, int] = {}
         for pool in facts.pools:
             most["pool", pool.name] = pool.size_gib
@@ -142,7 +141,7 @@ class Table:
             most["huge", huge.size_kib] = huge.pages
         for device in facts.devices:
             most["device", device.name] = most.get(("device", device.name), 0) + 1
-        _set_row(columns, row, "amounts", "most", most, 0)
+        columns.put(row, "amounts", "most", most)
 
     def _put_taints(self, host: str, taints: tuple[Taint, ...]) -> None:
         """A taint that is new to the fleet, or gone from it, may matter to every score."""
@@ -180,11 +179,19 @@ class Table:
         self._stays_until = min(self._stays_until, at + self.limits.telemetry_fresh_s)
         if not columns.fresh[row]:
             self._stale = True
+        before = self._measured(row)
         self._put_load(row, load_of(sample), elapsed_s)
         free, watts = sample.disk_free_bytes, sample.power_watts
         columns.free_disk[row] = math.nan if free is None else free / BYTES_PER_GIB
         columns.watts[row] = math.nan if watts is None else watts
-        self._note(row)
+        if self._measured(row) != before:
+            self._note(row)
+
+    def _measured(self, row: int) -> tuple[str, str, bool]:
+        """What rules and scores make of a host's telemetry; NaN, in words, equals itself."""
+        columns = self.columns
+        is_full = bool(columns.free_disk[row] < columns.kept_disk[row])
+        return str(columns.load[row]), str(columns.watts[row]), is_full
 
     def _put_load(self, row: int, load: float | None, elapsed_s: float) -> None:
         columns = self.columns
@@ -242,13 +249,14 @@ class Table:
         columns.used_disk[row] += sign * demand.disk_gib
         columns.vms[row] += sign
         for key, count in demand.counted:
-            columns.amounts("used", key)[row] += sign * count
+            columns.writable("amounts", "used", key)[row] += sign * count
         if demand.node is not None:
-            columns.amounts("node_used_cpus", demand.node)[row] += sign * demand.cpus
-            columns.amounts("node_used_memory", demand.node)[row] += sign * demand.memory_mib
+            node = demand.node
+            columns.writable("amounts", "node_used_cpus", node)[row] += sign * demand.cpus
+            columns.writable("amounts", "node_used_memory", node)[row] += sign * demand.memory_mib
             for (kind, size_kib), count in demand.counted:
                 if kind == "huge":
-                    used = columns.amounts("node_used_huge", demand.node, size_kib)
+                    used = columns.writable("amounts", "node_used_huge", (node, size_kib))
                     used[row] += sign * count
         self._note(row)
 
@@ -286,18 +294,6 @@ def load_of(sample: HostSample) -> float | None:
     if sample.memory_total_mib and sample.memory_available_mib is not None:
         parts.append(1.0 - sample.memory_available_mib / sample.memory_total_mib)
     return min(max(*parts, 0.0), 1.0) if parts else None
-
-
-def _set_row(
-    columns: Columns, row: int, kind: str, name: str, values: Mapping[Any, Any], absent: Any
-) -> None:
-    """Set a host's cell in every column of a kind: those it does not mention become `absent`."""
-    column = getattr(columns, kind)
-    for key in columns.known(kind, name):
-        if key[1] not in values:
-            column(*key)[row] = absent
-    for key, value in values.items():
-        column(name, key)[row] = value
 
 
 def _or(value: Any, otherwise: Any) -> Any:
