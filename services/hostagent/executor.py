@@ -95,6 +95,9 @@ async def _effect(step: Step, hypervisor: Hypervisor) -> None:
 
 async def _say(step: Say, assignment: VmAssignment, means: Means) -> None:
     messages = [means.voice.of_vm(one, assignment) for one in step.utterances]
+    if step.again:
+        means.journal.hand_in(step.record, messages)
+        return
     ends = frozenset(
         message.message_id or ""
         for message, one in zip(messages, step.utterances, strict=True)

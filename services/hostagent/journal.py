@@ -65,9 +65,16 @@ class Unsent(Struct, frozen=True):
     message: Outgoing
 
 
-class _Job(Struct, frozen=True):
+class _Job(Struct, frozen=True, eq=False):
     work: Work[object]
-    done: Callable[[object, BaseException | None], None]
+    answer: asyncio.Future[object] | None
+    """None: nobody waits for it."""
+
+
+class _Done(Struct, frozen=True, eq=False):
+    job: _Job
+    value: object = None
+    error: JournalBroken | None = None
 
 
 class Journal:
@@ -77,14 +84,18 @@ class Journal:
         self._path = path
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._broken: JournalBroken | None = None
         self.unsent = asyncio.Event()
         """Set whenever something was put into the outbox."""
 
     async def open(self) -> None:
         """Raises JournalBroken where the file cannot be used."""
         db = await asyncio.to_thread(_connect, self._path)
+        loop = asyncio.get_running_loop()
         # A daemon: a process that is told to end at once must not wait for it.
-        self._thread = threading.Thread(target=self._serve, args=(db,), name="journal", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(db, loop), name="journal", daemon=True
+        )
         self._thread.start()
         self.unsent.set()
 
@@ -146,13 +157,16 @@ class Journal:
                 "SELECT generation FROM assignments WHERE vm = ?", (record.vm,)
             ).fetchone()
             late = row is not None and row[0] > generation
-            _post(db, [m for m in messages if not (late and m.message_id in ends)])
-            db.execute(
-                "INSERT OR REPLACE INTO records (vm, body) VALUES (?, ?)",
-                (record.vm, msgspec.json.encode(record)),
-            )
+            _write(db, record, [m for m in messages if not (late and m.message_id in ends)])
 
         await self._do(work)
+        if messages:
+            self.unsent.set()
+
+    def hand_in(self, record: Record, messages: Sequence[Outgoing]) -> None:
+        """Write a record and its events soon, in the order of the calls: for what would be said again
+        after a crash. If it fails, whatever waits for the journal next does."""
+        self._jobs.put(_Job(lambda db: _write(db, record, messages), None))
         if messages:
             self.unsent.set()
 
@@ -229,47 +243,39 @@ class Journal:
     async def waiting(self, limit: int) -> list[Unsent]:
         """The oldest unsent events, in the order in which they were told."""
 
+        return await self._do(lambda db: _unsent(db, limit))
+
+    async def sent(self, up_to: int, *, keep: int, limit: int) -> list[Unsent]:
+        """Everything up to this number is on the bus; answers what is `waiting` now. The newest `keep`
+        are remembered."""
+
         def work(db: sqlite3.Connection) -> list[Unsent]:
-            rows = db.execute(
-                "SELECT number, id, subject, body FROM outbox WHERE sent = 0"
-                " ORDER BY number LIMIT ?",
-                (limit,),
-            ).fetchall()
-            return [Unsent(n, Outgoing(subject=s, data=b, message_id=i)) for n, i, s, b in rows]
-
-        return await self._do(work)
-
-    async def sent(self, up_to: int, *, keep: int) -> None:
-        """Everything up to this number is on the bus. The newest `keep` are remembered."""
-
-        def work(db: sqlite3.Connection) -> None:
             db.execute("UPDATE outbox SET sent = 1 WHERE sent = 0 AND number <= ?", (up_to,))
             db.execute("DELETE FROM outbox WHERE sent = 1 AND number <= ?", (up_to - keep,))
+            return _unsent(db, limit)
 
-        await self._do(work)
+        return await self._do(work)
 
     # the thread
 
     async def _do(self, work: Work[T]) -> T:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(work, answer))  # type: ignore[arg-type]
+        return await answer
 
-        def settle(value: object, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(value)  # type: ignore[arg-type]
+    def _settle(self, done: Sequence[_Done]) -> None:
+        """In the loop: tell everybody who waits for one of a group."""
+        for one in done:
+            if one.job.answer is None:
+                self._broken = self._broken or one.error
+            elif one.job.answer.done():
+                continue
+            elif error := one.error or self._broken:
+                one.job.answer.set_exception(error)
             else:
-                future.set_exception(error)
+                one.job.answer.set_result(one.value)
 
-        def done(value: object, error: BaseException | None) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, value, error)
-
-        self._jobs.put(_Job(work, done))
-        return await future
-
-    def _serve(self, db: sqlite3.Connection) -> None:
+    def _serve(self, db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while (job := self._jobs.get()) is not None:
                 group = [job]
@@ -280,41 +286,37 @@ class Journal:
                         stop = True
                         break
                     group.append(following)
-                _commit(db, group)
+                done = _commit(db, group)
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(self._settle, done)
                 if stop:
                     return
         finally:
             db.close()
 
 
-def _commit(db: sqlite3.Connection, group: Sequence[_Job]) -> None:
+def _commit(db: sqlite3.Connection, group: Sequence[_Job]) -> list[_Done]:
     """Do the jobs in one transaction; a job that fails leaves the others untouched."""
-    results: list[tuple[_Job, object, BaseException | None]] = []
     try:
         db.execute("BEGIN IMMEDIATE")
-        results += [(job, *_attempt(db, job)) for job in group]
+        done = [_attempt(db, job) for job in group]
         db.execute("COMMIT")
     except sqlite3.Error as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        broken = JournalBroken(str(error))
-        for job in group:
-            job.done(None, broken)
-        return
-    for job, value, failure in results:
-        job.done(value, failure)
+        return [_Done(job, error=JournalBroken(str(error))) for job in group]
+    return done
 
 
-def _attempt(db: sqlite3.Connection, job: _Job) -> tuple[object, BaseException | None]:
+def _attempt(db: sqlite3.Connection, job: _Job) -> _Done:
     db.execute("SAVEPOINT job")
     try:
-        value = job.work(db)
+        return _Done(job, job.work(db))
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         db.execute("ROLLBACK TO job")
-        return None, JournalBroken(str(error))
+        return _Done(job, error=JournalBroken(str(error)))
     finally:
         db.execute("RELEASE job")
-    return value, None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -350,3 +352,19 @@ def _post(db: sqlite3.Connection, messages: Sequence[Outgoing]) -> None:
         "INSERT OR IGNORE INTO outbox (id, subject, body) VALUES (?, ?, ?)",
         [(message.message_id, message.subject, message.data) for message in messages],
     )
+
+
+def _write(db: sqlite3.Connection, record: Record, messages: Sequence[Outgoing]) -> None:
+    _post(db, messages)
+    db.execute(
+        "INSERT OR REPLACE INTO records (vm, body) VALUES (?, ?)",
+        (record.vm, msgspec.json.encode(record)),
+    )
+
+
+def _unsent(db: sqlite3.Connection, limit: int) -> list[Unsent]:
+    rows = db.execute(
+        "SELECT number, id, subject, body FROM outbox WHERE sent = 0 ORDER BY number LIMIT ?",
+        (limit,),
+    ).fetchall()
+    return [Unsent(n, Outgoing(subject=s, data=b, message_id=i)) for n, i, s, b in rows]

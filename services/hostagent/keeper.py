@@ -217,7 +217,7 @@ class Keeper:
     async def _say(self, case: Case, assignment: VmAssignment, step: Say) -> None:
         await execute(step, assignment, self._means, lambda s: self._stopped(case, s))
         case.record = step.record
-        if step.utterances:
+        if step.utterances and not step.again:
             told = [one.name for one in step.utterances]
             log.info("told", vm=assignment.vm, what=told, operation=assignment.operation)
 

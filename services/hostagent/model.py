@@ -129,6 +129,8 @@ class Say(Struct, frozen=True, kw_only=True):
 
     record: Record
     utterances: tuple[Utterance, ...] = ()
+    again: bool = False
+    """After a crash the same is said again: the next step need not wait until it is on disk."""
 
 
 Step = (

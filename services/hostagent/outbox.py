@@ -85,7 +85,8 @@ async def flush(journal: Journal, bus: Bus, clock: Clock, *, batch: int, keep: i
     while True:
         await journal.unsent.wait()
         journal.unsent.clear()
-        while waiting := await journal.waiting(batch):
+        waiting = await journal.waiting(batch)
+        while waiting:
             try:
                 sent = await _publish(bus, waiting, together=together)
             except BusError as error:
@@ -93,9 +94,10 @@ async def flush(journal: Journal, bus: Bus, clock: Clock, *, batch: int, keep: i
                 # What may have arrived in part goes one by one: repeats are recognised singly.
                 together = False
                 await clock.sleep(RETRY_S)
+                waiting = await journal.waiting(batch)
                 continue
             together = True
-            await journal.sent(sent, keep=keep)
+            waiting = await journal.sent(sent, keep=keep, limit=batch)
 
 
 async def _publish(bus: Bus, waiting: list[Unsent], *, together: bool) -> int:

@@ -137,7 +137,7 @@ def _carry_out(assignment: VmAssignment, record: Record, observed: Observed | No
     for number, milestone in enumerate(path, start=1):
         effects, at = _effects(milestone, assignment, at)
         said, record = _reached(assignment, record, milestone, number=number, of=len(path))
-        steps += [*effects, Say(record=record, utterances=said)]
+        steps += [*effects, Say(record=record, utterances=said, again=number < len(path))]
     return Plan(steps=tuple(steps))
 
 

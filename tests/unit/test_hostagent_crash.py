@@ -66,11 +66,33 @@ class Mortal:
         return counted
 
 
+class Late(Journal):
+    """What is handed in reaches the disk with the next word that is waited for: a death loses it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._late: list[tuple[Any, Any]] = []
+
+    def hand_in(self, record: Record, messages: Any) -> None:
+        self._late.append((record, messages))
+
+    async def say(self, *arguments: Any, **named: Any) -> None:
+        for record, messages in self._late:
+            super().hand_in(record, messages)
+        self._late.clear()
+        await super().say(*arguments, **named)
+
+
 async def live(
-    hypervisor: MemoryHypervisor, path: Path, fate: Fate, assignment: VmAssignment
+    hypervisor: MemoryHypervisor,
+    path: Path,
+    fate: Fate,
+    assignment: VmAssignment,
+    *,
+    kind: type[Journal] = Journal,
 ) -> tuple[bool, Record | None, list[Any]]:
     """One life of the agent: whether it came to its end alive, the record, all events told so far."""
-    journal = Journal(path)
+    journal = kind(path)
     await journal.open()
     clock = SystemClock()
     means = Means(
@@ -117,10 +139,11 @@ LIVES: dict[str, tuple[VmAssignment, ...]] = {
 }
 
 
+@pytest.mark.parametrize("kind", [Journal, Late])
 @pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 @pytest.mark.parametrize("name", sorted(LIVES))
 async def test_a_death_at_any_step_is_not_to_be_seen_afterwards(
-    name: str, before: bool, tmp_path: Path
+    name: str, before: bool, kind: type[Journal], tmp_path: Path
 ) -> None:
     expected = await _told_without_a_death(name, tmp_path)
     *history, last = LIVES[name]
@@ -130,7 +153,8 @@ async def test_a_death_at_any_step_is_not_to_be_seen_afterwards(
         for assignment in history:
             await live(hypervisor, path, Fate(10_000, before=False), assignment)
 
-        survived, _, _ = await live(hypervisor, path, Fate(steps, before=before), last)
+        fate = Fate(steps, before=before)
+        survived, _, _ = await live(hypervisor, path, fate, last, kind=kind)
         alive, record, told = await live(hypervisor, path, Fate(10_000, before=False), last)
 
         assert alive

@@ -50,6 +50,28 @@ async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path) -> None:
     assert [one.message for one in waiting] == [message(1)]
 
 
+async def test_what_is_handed_in_is_there_when_the_next_word_is(tmp_path: Path) -> None:
+    path, record = tmp_path / "journal.sqlite", Record(vm=VM, generation=1, known="running")
+    first = Journal(path)
+    await first.open()
+    first.hand_in(Record(vm=VM), [message(1)])
+    await first.say(record, [message(2)], generation=1)
+    other = Journal(path)
+    await other.open()
+    assert [one.message for one in await other.waiting(10)] == [message(1), message(2)]
+    await other.close()
+    await first.close()
+
+
+async def test_what_was_handed_in_and_cannot_be_written_stops_whoever_waits_next(
+    journal: Journal,
+) -> None:
+    unwritable = Outgoing(subject=object(), data=b"", message_id=id_of(1))  # type: ignore[arg-type]
+    journal.hand_in(Record(vm=VM), [unwritable])
+    with pytest.raises(JournalBroken):
+        await journal.say(Record(vm=VM), [message(2)], generation=1)
+
+
 async def test_only_a_newer_generation_is_accepted(journal: Journal) -> None:
     answers = [await journal.accept(assignment_of(generation), None) for generation in (2, 2, 1, 3)]
 
@@ -59,7 +81,7 @@ async def test_only_a_newer_generation_is_accepted(journal: Journal) -> None:
 async def test_the_same_event_is_kept_once_even_after_it_was_sent(journal: Journal) -> None:
     await journal.post([message(1)])
     (only,) = await journal.waiting(10)
-    await journal.sent(only.number, keep=10)
+    assert await journal.sent(only.number, keep=10, limit=10) == []
 
     await journal.post([message(1), message(2)])
 
