@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.report import json_line, table
 
-NAMES = ("creates", "boot", "footprint")
+NAMES = ("creates", "boot", "footprint", "scheduler")
 
 
 def main() -> int:

@@ -11,7 +11,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from schemas.ids import HostName, Labels, VmId
-from schemas.resources import StopMode, VmSpec
+from schemas.resources import HostTuning, StopMode, VmSpec
+from schemas.rules import Taint
 
 GraceSeconds = Annotated[float, Meta(ge=0, le=3600)]
 
@@ -59,11 +60,14 @@ class DeleteVm(Struct, frozen=True, kw_only=True):
 
 
 class ConfigureHost(Struct, frozen=True, kw_only=True):
-    """Set what is given, leave the rest. `labels` replaces all labels that operators had set."""
+    """Set what is given, leave the rest. `labels`, `taints` and `tuning` replace all that
+    operators had set of them."""
 
     host: HostName
     maintenance: bool | None = None
     labels: Annotated[Labels, Meta(max_length=64)] | None = None
+    taints: Annotated[tuple[Taint, ...], Meta(max_length=16)] | None = None
+    tuning: HostTuning | None = None
 
 
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm

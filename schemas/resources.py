@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from schemas.ids import END, HostName, Labels, Name, OperationId, SiteName, VmId
 from schemas.problems import Problem
+from schemas.rules import Hardware, HostDevice, HostRules, HugePages, Taint
 
 MIB_PER_GIB = 1024
 
@@ -34,6 +35,8 @@ class DiskSpec(Struct, frozen=True, kw_only=True):
     name: Name = "root"
     size_gib: DiskGib = 0
     image: ImageName | None = None
+    pool: Name | None = None
+    """A storage pool of the host; None is where the host keeps its VMs' disks."""
 
 
 class NicSpec(Struct, frozen=True, kw_only=True):
@@ -42,13 +45,6 @@ class NicSpec(Struct, frozen=True, kw_only=True):
     network: NetworkName = "default"
     mac: Mac | None = None
     model: Literal["virtio", "e1000"] = "virtio"
-
-
-class HostRules(Struct, frozen=True, kw_only=True):
-    """On which hosts a VM may be: every label must match; `host` pins it."""
-
-    host: HostName | None = None
-    labels: Labels = {}
 
 
 class VmSpec(Struct, frozen=True, kw_only=True):
@@ -68,6 +64,10 @@ class VmSpec(Struct, frozen=True, kw_only=True):
     ] = {}
     """Free text for people and programs; Vireo never reads it."""
     on: HostRules = HostRules()
+    hardware: Hardware = Hardware()
+    project: Name | None = None
+    policy: Name | None = None
+    """The scheduling policy to be placed by; None is the site's own."""
     power: PowerState = "running"
 
 
@@ -85,7 +85,23 @@ VmState = Literal[
 
 
 PlacementRule = Literal[
-    "lease", "maintenance", "pinned", "labels", "image", "network", "cpu", "memory", "disk"
+    "lease",
+    "maintenance",
+    "pinned",
+    "labels",
+    "taints",
+    "image",
+    "network",
+    "cpu",
+    "memory",
+    "huge_pages",
+    "numa",
+    "disk",
+    "pool",
+    "devices",
+    "affinity",
+    "anti_affinity",
+    "spread",
 ]
 """What can exclude a host, in the order in which it is asked."""
 
@@ -111,9 +127,15 @@ class Placement(Struct, frozen=True, kw_only=True):
 
     host: HostName
     policy: str
+    policy_version: int = 0
     considered: int
     ranking: tuple[Scored, ...]
     excluded: tuple[Excluded, ...] = ()
+    """Some of those excluded, the nearest to fitting first."""
+    excluded_by: dict[PlacementRule, int] = {}
+    """How many hosts each rule was the first to exclude."""
+    numa_node: int | None = None
+    """The NUMA node of the host that was promised to the VM."""
 
 
 class GuestFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,6 +173,14 @@ class NumaNode(Struct, frozen=True, kw_only=True):
     id: int
     cpus: int
     memory_mib: int
+    huge_pages: tuple[HugePages, ...] = ()
+
+
+class HostPool(Struct, frozen=True, kw_only=True):
+    """A storage pool of the host beside the file system that `disk_gib` speaks of."""
+
+    name: Name
+    size_gib: int
 
 
 class HostImage(Struct, frozen=True, kw_only=True):
@@ -184,6 +214,10 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     disk_gib: int
     """Size of the file system that holds the VMs' disks."""
     numa: tuple[NumaNode, ...] = ()
+    huge_pages: tuple[HugePages, ...] = ()
+    """Set aside on the whole host; part of `memory_mib`."""
+    pools: tuple[HostPool, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
     cpu_model: str = ""
     libvirt_version: str = ""
     hypervisor_version: str = ""
@@ -196,6 +230,26 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     """Labels from the agent's own settings; `HostConfig.labels` wins where both have a key."""
 
 
+Overcommit = Annotated[float, Meta(gt=0, le=64)]
+Watts = Annotated[float, Meta(ge=0, le=100_000)]
+HostWeight = Annotated[float, Meta(gt=0, le=1000)]
+
+
+class HostTuning(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What operators promise of a host, and how it counts; None is what the site's settings say."""
+
+    cpu_overcommit: Overcommit | None = None
+    memory_overcommit: Overcommit | None = None
+    disk_overcommit: Overcommit | None = None
+    reserve_cpus: Annotated[int, Meta(ge=0)] = 0
+    reserve_memory_mib: Annotated[int, Meta(ge=0)] | None = None
+    reserve_disk_gib: Annotated[int, Meta(ge=0)] | None = None
+    weight: HostWeight = 1.0
+    """How often it is chosen beside others, where the policy goes by that."""
+    idle_watts: Watts | None = None
+    full_watts: Watts | None = None
+
+
 class HostConfig(Struct, frozen=True, kw_only=True):
     """What operators set for a host (`host.config.<host>` in FLEET)."""
 
@@ -203,6 +257,8 @@ class HostConfig(Struct, frozen=True, kw_only=True):
     generation: int = 0
     maintenance: bool = False
     labels: Labels = {}
+    taints: Annotated[tuple[Taint, ...], Meta(max_length=16)] = ()
+    tuning: HostTuning = HostTuning()
 
 
 HostState = Literal["online", "silent"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from schemas import actions, assignments, commands, events, resources, telemetry
+from schemas import actions, assignments, commands, events, resources, rules, telemetry
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
 from schemas.problems import FieldError, Problem
@@ -34,7 +34,7 @@ SPEC = resources.VmSpec(
     nics=(resources.NicSpec(network="default", mac="52:54:00:12:34:56"),),
     labels={"tier": "web"},
     metadata={"owner": "shop"},
-    on=resources.HostRules(labels={"rack": "a"}),
+    on=rules.HostRules(labels={"rack": "a"}),
 )
 
 PLACEMENT = resources.Placement(

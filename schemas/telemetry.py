@@ -20,6 +20,9 @@ MAX_VMS_PER_FRAME = 4096
 class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_busy: float | None = None
     """Share of all CPUs busy since the frame before, 0 to 1."""
+    io_wait: float | None = None
+    """Share of the time since the frame before in which CPUs waited for disks, 0 to 1."""
+    power_watts: float | None = None
     load1: float | None = None
     load5: float | None = None
     load15: float | None = None

@@ -25,7 +25,7 @@ from schemas.commands import (
 )
 from schemas.envelope import Envelope
 from schemas.problems import conflict, not_found, unavailable
-from schemas.resources import HostConfig
+from schemas.resources import HostConfig, VmSpec
 from schemas.subjects import BY_MESSAGE
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import (
@@ -37,20 +37,20 @@ from services.scheduler.model import (
     Configured,
     Decision,
     Held,
-    Limits,
     Placed,
     Refused,
     Repeated,
 )
-from services.scheduler.placement import NoHost, lease_problem, place
+from services.scheduler.placement import NoHost
+from services.scheduler.silence import lease_problem
 
 
-def decide(command: Envelope[Any], fleet: Fleet, *, limits: Limits, now: float) -> Decision:
+def decide(command: Envelope[Any], fleet: Fleet, *, now: float) -> Decision:
     """The decision on one command. Raises KeyError for what is no command of the scheduler's."""
-    return DECISIONS[type(command.data)](command, fleet, limits, now)
+    return DECISIONS[type(command.data)](command, fleet, now)
 
 
-def _create(command: Envelope[CreateVm], fleet: Fleet, limits: Limits, now: float) -> Decision:
+def _create(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Decision:
     wish = command.data
     held = fleet.held(wish.vm)
     if held is not None and held.assignment.operation == command.id:
@@ -62,20 +62,24 @@ def _create(command: Envelope[CreateVm], fleet: Fleet, limits: Limits, now: floa
         return Refused(
             problem=conflict(f"The name {wish.spec.name!r} is taken by VM {namesakes[0]}.")
         )
-    return _place(command, fleet, Ask(spec=wish.spec, limits=limits, now=now))
+    return _place(command, fleet, now)
 
 
-def _place(command: Envelope[CreateVm], fleet: Fleet, ask: Ask) -> Placed | Refused:
-    outcome = place(ask, fleet.hosts())
+def _place(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Placed | Refused:
+    spec = command.data.spec
+    policy = fleet.policy(spec.policy)
+    if policy is None:
+        return Refused(problem=not_found("policy", spec.policy or ""))
+    outcome = fleet.place(spec, policy, Ask(now=now, chance=chance_of(command.id)))
     if isinstance(outcome, NoHost):
-        return _refuse_place(outcome, fleet, ask)
+        return _refuse_place(outcome, fleet, spec)
     return Placed(
         assignment=VmAssignment(
             vm=command.data.vm,
             host=outcome.host,
             generation=1,
-            spec=ask.spec,
-            power=ask.spec.power,
+            spec=spec,
+            power=spec.power,
             operation=command.id,
             actor=command.actor or "",
             placement=outcome,
@@ -84,18 +88,23 @@ def _place(command: Envelope[CreateVm], fleet: Fleet, ask: Ask) -> Placed | Refu
     )
 
 
-def _refuse_place(outcome: NoHost, fleet: Fleet, ask: Ask) -> Refused:
+def chance_of(command: str) -> int:
+    """The luck of a command: the random end of its id, so that deciding twice is deciding once."""
+    return int(command.replace("-", "")[-16:], 16)
+
+
+def _refuse_place(outcome: NoHost, fleet: Fleet, spec: VmSpec) -> Refused:
     """A host that is asked for by name and unknown is a reason of its own."""
-    wanted = ask.spec.on.host
+    wanted = spec.on.host
     if wanted is None or fleet.host(wanted) is not None:
-        unheard = any(reason.rule == "lease" for reason in outcome.excluded)
-        unregistered = None if outcome.excluded else ANY_HOST
+        unheard = "lease" in outcome.excluded_by
+        unregistered = None if outcome.excluded_by else ANY_HOST
         return Refused(problem=outcome.problem, unheard=unheard, unregistered=unregistered)
     reasons = {wanted: "pinned: no host of this name has registered", **outcome.problem.reasons}
     return Refused(problem=replace(outcome.problem, reasons=reasons), unregistered=wanted)
 
 
-def _change(command: Envelope[VmCommand], fleet: Fleet, limits: Limits, now: float) -> Decision:
+def _change(command: Envelope[VmCommand], fleet: Fleet, now: float) -> Decision:
     """Start, stop, pause, resume, reboot."""
     wish = command.data
     held = fleet.held(wish.vm)
@@ -111,17 +120,17 @@ def _change(command: Envelope[VmCommand], fleet: Fleet, limits: Limits, now: flo
         verb = BY_MESSAGE[type(wish)].name
         return Refused(problem=conflict(f"VM {wish.vm} is {here.power}: {verb} makes no sense."))
     if isinstance(wish, RebootVm):
-        return _act(Acted(vm=here.vm, host=here.host, mode=wish.mode), fleet, limits, now)
+        return _act(Acted(vm=here.vm, host=here.host, mode=wish.mode), fleet, now)
     following = replace(_next_generation(held, command), power=power)
     if isinstance(wish, StopVm):
         following = replace(following, stop_mode=wish.mode, grace_s=wish.grace_s)
     return Changed(assignment=following, revision=held.revision)
 
 
-def _act(action: Acted, fleet: Fleet, limits: Limits, now: float) -> Acted | Refused:
+def _act(action: Acted, fleet: Fleet, now: float) -> Acted | Refused:
     """An action is not kept for a host that is away, as an assignment is: it is refused."""
     host = fleet.host(action.host)
-    reason = None if host is None else lease_problem(host, limits=limits, now=now)
+    reason = None if host is None else lease_problem(host, limits=fleet.limits, now=now)
     if reason is None:
         return action
     return Refused(
@@ -129,7 +138,7 @@ def _act(action: Acted, fleet: Fleet, limits: Limits, now: float) -> Acted | Ref
     )
 
 
-def _delete(command: Envelope[DeleteVm], fleet: Fleet, limits: Limits, now: float) -> Decision:
+def _delete(command: Envelope[DeleteVm], fleet: Fleet, now: float) -> Decision:
     wish = command.data
     held = fleet.held(wish.vm)
     if held is None:
@@ -160,9 +169,7 @@ def _next_generation(held: Held, command: Envelope[Any]) -> VmAssignment:
     )
 
 
-def _configure(
-    command: Envelope[ConfigureHost], fleet: Fleet, limits: Limits, now: float
-) -> Decision:
+def _configure(command: Envelope[ConfigureHost], fleet: Fleet, now: float) -> Decision:
     wish = command.data
     host = fleet.host(wish.host)
     if host is None:
@@ -173,13 +180,15 @@ def _configure(
         generation=old.generation + 1,
         maintenance=old.maintenance if wish.maintenance is None else wish.maintenance,
         labels=old.labels if wish.labels is None else wish.labels,
+        taints=old.taints if wish.taints is None else wish.taints,
+        tuning=old.tuning if wish.tuning is None else wish.tuning,
     )
     if replace(new, generation=old.generation) == old:
         return Configured(config=old, revision=None)
     return Configured(config=new, revision=host.config_revision)
 
 
-DECISIONS: dict[type[Any], Callable[[Envelope[Any], Fleet, Limits, float], Decision]] = {
+DECISIONS: dict[type[Any], Callable[[Envelope[Any], Fleet, float], Decision]] = {
     CreateVm: _create,
     StartVm: _change,
     StopVm: _change,

@@ -1,6 +1,7 @@
-"""The table of the fleet: hosts, assignments and the sums reserved on each host, kept as things change.
+"""The fleet: hosts, assignments and policies by name, and the table of numbers that is decided on.
 
-Pure: no clock, no bus. `Fleet` is the one thing with an identity; rows come out of it as frozen values.
+Pure: no clock, no bus. `Fleet` is the one thing with an identity; what comes out of it are frozen values.
+The numbers and what follows from them are the table's (`table.py`); here it is fed.
 Every `apply_…` ignores a revision that is not newer than the one it holds, so own writes may be applied
 at once and arrive again with the bucket's own updates.
 """
@@ -12,9 +13,16 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from schemas.assignments import VmAssignment
-from schemas.resources import HostConfig, HostFacts, VmSpec
+from schemas.policies import Policy
+from schemas.resources import HostConfig, HostFacts, Placement, VmSpec
 from schemas.telemetry import HostSample
-from services.scheduler.model import Demand, Held, HostRow
+from services.scheduler.choice import Chooser
+from services.scheduler.compiled import CompiledPolicy, compile_policy
+from services.scheduler.groups import Member
+from services.scheduler.model import Ask, Held, HostRow, Limits
+from services.scheduler.placement import NoHost, place
+from services.scheduler.requests import Demand, Request, demand_of, keeps_away, request_of
+from services.scheduler.table import Table
 
 GONE_LIMIT = 10_000
 """Forgotten VMs whose revision is remembered, so that a late update does not bring them back."""
@@ -25,7 +33,17 @@ Key = tuple[str, str]
 class Fleet:
     """What the scheduler knows. One per process, changed only by the methods below."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, limits: Limits, policies: Mapping[str, Policy], *, policy: str = "spread"
+    ) -> None:
+        """`policy` is the one for requests that name none."""
+        self.limits = limits
+        self.table = Table(limits)
+        self._chooser = Chooser(self.table)
+        self._policies = {name: compile_policy(one) for name, one in policies.items()}
+        self._policy = policy
+        self._asked: Request | None = None
+        """Compiled last: what was decided is held next."""
         self._hosts: dict[str, HostRow] = {}
         self._held: dict[Key, Held] = {}
         self._hosts_of: dict[str, set[str]] = {}
@@ -44,6 +62,19 @@ class Fleet:
     def hosts(self) -> list[HostRow]:
         """Every host that has registered."""
         return [row for row in self._hosts.values() if row.facts is not None]
+
+    def reserved(self, host: str) -> Demand:
+        """What the VMs assigned to a registered host take, running or not, decisions in flight
+        included."""
+        return self.table.promised(host)
+
+    def policy(self, name: str | None) -> CompiledPolicy | None:
+        """The policy of this name, or the site's own."""
+        return self._policies.get(name or self._policy)
+
+    def place(self, spec: VmSpec, policy: CompiledPolicy, ask: Ask) -> Placement | NoHost:
+        """The host for a new VM. Nothing is reserved yet."""
+        return place(self._chooser, self._request(spec), policy, ask)
 
     def held(self, vm: str) -> Held | None:
         """The assignment of a VM: the one that has not ended, else the newest."""
@@ -74,18 +105,21 @@ class Fleet:
         if revision <= row.facts_revision:
             return
         images = {image.name: image.size_gib for image in facts.images}
-        self._put(
-            replace(
-                row,
-                facts=facts,
-                facts_revision=revision,
-                labels={**facts.labels, **row.config.labels},
-                images=images,
-                foreign=_foreign(facts),
-            )
+        new = replace(
+            row,
+            facts=facts,
+            facts_revision=revision,
+            labels={**facts.labels, **row.config.labels},
+            images=images,
+            foreign=_foreign(facts),
         )
-        if images != row.images:
-            self._weigh_again(facts.host)
+        self._put(new)
+        if row.facts is None:
+            self._enter(new)
+        else:
+            self._show(new)
+            if images != row.images or facts.numa != row.facts.numa:
+                self._weigh_again(facts.host)
 
     def apply_config(self, config: HostConfig, revision: int) -> None:
         row = self._row(config.host)
@@ -93,7 +127,10 @@ class Fleet:
             return
         own = row.facts.labels if row.facts else {}
         labels = {**own, **config.labels}
-        self._put(replace(row, config=config, config_revision=revision, labels=labels))
+        new = replace(row, config=config, config_revision=revision, labels=labels)
+        self._put(new)
+        if new.facts is not None:
+            self._show(new)
 
     def apply_assignment(self, assignment: VmAssignment, revision: int) -> None:
         vm, host = assignment.vm, assignment.host
@@ -127,12 +164,13 @@ class Fleet:
         unbroken = row.renewed_at is not None and at - row.renewed_at <= lease_s
         since = row.renewing_since if unbroken and row.renewing_since is not None else at
         self._put(replace(row, renewed_at=at, renewing_since=since))
+        if row.facts is not None:
+            self.table.heard(host, at=at)
 
     def heard_sample(self, host: str, sample: HostSample, *, at: float) -> None:
         """A frame of an unknown host is dropped: what anybody may send must not fill the table."""
-        row = self._hosts.get(host)
-        if row is not None:
-            self._put(replace(row, sample=sample, sampled_at=at))
+        if self.host(host) is not None:
+            self.table.sampled(host, sample, at=at)
 
     def hear_anew(self) -> None:
         """The bus was away: no run of renewals reaches back beyond this moment."""
@@ -151,45 +189,76 @@ class Fleet:
         held = self._held.get(key)
         return held.revision if held else 0
 
+    def _request(self, spec: VmSpec) -> Request:
+        if self._asked is None or self._asked.spec is not spec:
+            self._asked = request_of(spec)
+        return self._asked
+
     def _hold(self, assignment: VmAssignment, revision: int) -> None:
         vm, host = assignment.vm, assignment.host
         self._drop((vm, host))
         row = self._row(host)
-        demand = demand_of(assignment.spec, row.images)
-        self._held[vm, host] = Held(assignment=assignment, revision=revision, demand=demand)
+        self._put(row)
+        held = Held(assignment=assignment, revision=revision, demand=self._demand(assignment, row))
+        self._held[vm, host] = held
         self._hosts_of.setdefault(vm, set()).add(host)
         self._vms_on.setdefault(host, set()).add(vm)
         self._vms_named.setdefault(assignment.spec.name, set()).add(vm)
-        self._put(replace(row, reserved=row.reserved + demand))
+        if row.facts is not None:
+            self._count(held)
 
     def _drop(self, key: Key) -> None:
         held = self._held.pop(key, None)
         if held is None:
             return
         vm, host = key
-        row = self._row(host)
-        self._put(replace(row, reserved=row.reserved - held.demand))
+        if self._row(host).facts is not None:
+            self.table.give_back(host, held.demand)
+            self.table.leave(key)
         _discard(self._hosts_of, vm, host)
         _discard(self._vms_on, host, vm)
         if vm not in self._hosts_of:
             _discard(self._vms_named, held.assignment.spec.name, vm)
 
+    # the table
+
+    def _enter(self, row: HostRow) -> None:
+        """A host has registered: it counts from now, with all that was heard of it before."""
+        self._show(row)
+        if row.renewed_at is not None:
+            self.table.heard(row.name, at=row.renewed_at)
+        for vm in sorted(self._vms_on.get(row.name, ())):
+            held = self._held[vm, row.name]
+            held = replace(held, demand=self._demand(held.assignment, row))
+            self._held[vm, row.name] = held
+            self._count(held)
+
+    def _show(self, row: HostRow) -> None:
+        if row.facts is not None:
+            self.table.put_host(row.facts, row.config, row.labels, row.foreign)
+
+    def _count(self, held: Held) -> None:
+        here = held.assignment
+        self.table.take(here.host, held.demand)
+        away = keeps_away(self._request(here.spec))
+        self.table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, away))
+
+    def _demand(self, assignment: VmAssignment, row: HostRow) -> Demand:
+        nodes = () if row.facts is None else row.facts.numa
+        ids = [node.id for node in nodes]
+        promised = assignment.placement.numa_node
+        node = ids.index(promised) if promised in ids else None
+        return demand_of(self._request(assignment.spec), row.images, node=node)
+
     def _weigh_again(self, host: str) -> None:
         """A disk as large as its image takes what the image takes: new images, new sums."""
         row = self._row(host)
-        total = Demand()
         for vm in self._vms_on.get(host, ()):
             held = self._held[vm, host]
-            demand = demand_of(held.assignment.spec, row.images)
+            demand = self._demand(held.assignment, row)
+            self.table.give_back(host, held.demand)
+            self.table.take(host, demand)
             self._held[vm, host] = replace(held, demand=demand)
-            total += demand
-        self._put(replace(row, reserved=total))
-
-
-def demand_of(spec: VmSpec, images: Mapping[str, int]) -> Demand:
-    """What a VM takes. A disk never gets smaller than its image; an unknown image counts nothing."""
-    disk = sum(max(part.size_gib, images.get(part.image or "", 0)) for part in spec.disks)
-    return Demand(cpus=spec.cpus, memory_mib=spec.memory_mib, disk_gib=disk)
 
 
 def _foreign(facts: HostFacts) -> Demand:

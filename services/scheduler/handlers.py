@@ -34,6 +34,7 @@ from services.scheduler.model import (
     Repeated,
 )
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.shipped import shipped
 
 log = structlog.get_logger()
 
@@ -84,12 +85,7 @@ class Commands:
         """A refusal for silence waits until silence means something; one for a host that has not
         registered only while there is one that registers."""
         while True:
-            decision = decide(
-                command,
-                self._fleet,
-                limits=self._settings.limits,
-                now=self._rig.clock.monotonic(),
-            )
+            decision = decide(command, self._fleet, now=self._rig.clock.monotonic())
             if self._hearing.settled or not await self._may_change(decision):
                 return decision
             await self._rig.clock.sleep(self._settings.settle_tick_s)
@@ -166,7 +162,7 @@ def key_of_event(message: Incoming) -> str:
 
 async def build(settings: SchedulerSettings, rig: Rig) -> Service:
     """The scheduler of one site."""
-    fleet = Fleet()
+    fleet = Fleet(settings.limits, shipped(), policy=settings.policy)
     ledger = Ledger(rig, fleet)
     hearing = Hearing(settings, rig, fleet, ledger)
     commands = Commands(settings, rig, fleet, ledger, hearing)

@@ -19,8 +19,8 @@ from schemas.commands import (
 )
 from schemas.ids import HostName, VmId
 from schemas.problems import Problem
-from schemas.resources import HostConfig, HostFacts, PowerState, StopMode, VmSpec
-from schemas.telemetry import HostSample
+from schemas.resources import HostConfig, HostFacts, PowerState, StopMode
+from services.scheduler.requests import Demand
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -34,34 +34,24 @@ class Limits(Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     alone_patience_s: float = 30.0
     telemetry_fresh_s: float = 20.0
+    load_tau_s: float = 30.0
+    """Time constant of the moving average of a host's load."""
+    load_band: float = 0.05
+    """What is weighed of the load stands still while the average is closer than this."""
+    exact_hosts: int = 20_000
+    """Up to so many hosts every decision looks at all of them."""
+    part_hosts: int = 8_192
+    """Beyond, at so many at a time."""
     ranking: int = 5
+    shown_reasons: int = 20
+    """Excluded hosts shown beside a placement; all are counted."""
     reasons: int = 200
-
-
-class Demand(Struct, frozen=True, kw_only=True):
-    """What a VM takes of a host, or several take together."""
-
-    cpus: int = 0
-    memory_mib: int = 0
-    disk_gib: int = 0
-
-    def __add__(self, other: Demand) -> Demand:
-        return Demand(
-            cpus=self.cpus + other.cpus,
-            memory_mib=self.memory_mib + other.memory_mib,
-            disk_gib=self.disk_gib + other.disk_gib,
-        )
-
-    def __sub__(self, other: Demand) -> Demand:
-        return Demand(
-            cpus=self.cpus - other.cpus,
-            memory_mib=self.memory_mib - other.memory_mib,
-            disk_gib=self.disk_gib - other.disk_gib,
-        )
+    """Excluded hosts shown in a refusal."""
 
 
 class HostRow(Struct, frozen=True, kw_only=True):
-    """All that is known of one host. `facts` is None until it has registered."""
+    """What is known of one host beside its numbers, which are columns of the table. `facts` is None
+    until it has registered."""
 
     name: HostName
     facts: HostFacts | None = None
@@ -74,13 +64,9 @@ class HostRow(Struct, frozen=True, kw_only=True):
     """Virtual size in GiB by name."""
     foreign: Demand = Demand()
     """What running domains that are not Vireo's take."""
-    reserved: Demand = Demand()
-    """What the VMs assigned to it take, running or not, decisions in flight included."""
     renewed_at: float | None = None
     renewing_since: float | None = None
     """Start of the present run of renewals without a gap longer than a lease."""
-    sample: HostSample | None = None
-    sampled_at: float = 0.0
 
 
 class Held(Struct, frozen=True, kw_only=True):
@@ -92,11 +78,11 @@ class Held(Struct, frozen=True, kw_only=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """One request for a place: what filters and scores look at beside the host."""
+    """When a place is asked for, and with what luck: beside the fleet and the request, all there is."""
 
-    spec: VmSpec
-    limits: Limits
     now: float
+    chance: int = 0
+    """64 random bits, for policies that draw lots."""
 
 
 TRANSITIONS: dict[tuple[PowerState, type[VmCommand]], PowerState] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -25,6 +25,10 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
     reserve_disk_gib: Annotated[
         int, Meta(ge=0, description="Disk of each host kept for the host itself")
     ] = 0
+    policy: Annotated[
+        Literal["spread", "pack", "balanced", "energy", "weighted-random"],
+        Meta(description="How hosts are weighed for VMs that name no policy of their own"),
+    ] = "spread"
     lease_s: Annotated[Seconds, Meta(description="A host whose lease is older gets no new VM")] = (
         10.0
     )
@@ -40,6 +44,19 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
     telemetry_fresh_s: Annotated[
         Seconds, Meta(description="Older samples of a host are not weighed")
     ] = 20.0
+    load_tau_s: Annotated[
+        Seconds, Meta(description="Time constant by which a host's load is averaged")
+    ] = 30.0
+    load_band: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Change of a host's average load that is not yet weighed"),
+    ] = 0.05
+    exact_hosts: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Hosts up to which every decision looks at all")
+    ] = 20_000
+    part_hosts: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Beyond that, hosts looked at in one go")
+    ] = 8_192
     watch_tick_s: Annotated[Seconds, Meta(description="How often silence is looked for")] = 1.0
     settle_tick_s: Annotated[
         Seconds, Meta(description="How often a held-back request is decided again")
@@ -62,9 +79,10 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
         Seconds, Meta(description="Time after which what a dead scheduler had in hand comes again")
     ] = 5.0
     ranking_limit: Annotated[Count, Meta(description="Best hosts shown in a placement")] = 5
-    reasons_limit: Annotated[
-        Count, Meta(description="Excluded hosts shown in a placement or refusal")
-    ] = 200
+    shown_reasons_limit: Annotated[
+        Count, Meta(description="Excluded hosts shown in a placement; all are counted")
+    ] = 20
+    reasons_limit: Annotated[Count, Meta(description="Excluded hosts shown in a refusal")] = 200
     resay_limit: Annotated[
         Count, Meta(description="Newest assignments checked at the start for events left unsaid")
     ] = 256
@@ -81,6 +99,11 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
             lease_s=self.lease_s,
             alone_patience_s=self.alone_patience_s,
             telemetry_fresh_s=self.telemetry_fresh_s,
+            load_tau_s=self.load_tau_s,
+            load_band=self.load_band,
+            exact_hosts=self.exact_hosts,
+            part_hosts=self.part_hosts,
             ranking=self.ranking_limit,
+            shown_reasons=self.shown_reasons_limit,
             reasons=self.reasons_limit,
         )

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.scheduler.model import HostRow, Limits
-from services.scheduler.placement import lease_problem
+from services.scheduler.reasons import NEVER_HEARD, lease_words
+
+
+def lease_problem(host: HostRow, *, limits: Limits, now: float) -> str | None:
+    """In words, why a host does not count as alive now; None if it does."""
+    if host.renewed_at is None:
+        return NEVER_HEARD
+    age_s = now - host.renewed_at
+    return None if age_s <= limits.lease_s else lease_words(age_s, limits.lease_s)
 
 
 def returned(

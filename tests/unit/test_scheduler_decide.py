@@ -27,26 +27,24 @@ from services.scheduler.model import (
     Changed,
     Configured,
     Decision,
-    Limits,
     Placed,
     Refused,
     Repeated,
 )
 from tests.fixtures.scheduler import command, create, facts, fleet_of, id_of, on
 
-LIMITS = Limits()
 VM = id_of(1001)
 CREATED = id_of(1)
 
 
 def decided(data: Any, fleet: Fleet, *, number: int = 2, now: float = 0.0) -> Decision:
-    return decide(command(data, number), fleet, limits=LIMITS, now=now)
+    return decide(command(data, number), fleet, now=now)
 
 
 def fleet_with_vm(power: PowerState = "running", **changes: Any) -> tuple[Fleet, VmAssignment]:
     """A fleet of one host with VM `VM`, made by operation `CREATED`, at revision 10."""
     fleet = fleet_of(facts("h1"))
-    placed = decide(create(1), fleet, limits=LIMITS, now=0.0)
+    placed = decide(create(1), fleet, now=0.0)
     assert isinstance(placed, Placed)
     assignment = replace(placed.assignment, power=power, **changes)
     fleet.apply_assignment(assignment, 10)
@@ -55,7 +53,7 @@ def fleet_with_vm(power: PowerState = "running", **changes: Any) -> tuple[Fleet,
 
 def test_a_new_vm_gets_its_first_generation() -> None:
     wish = create(1, power="stopped")
-    decision = decide(wish, fleet_of(facts("h1")), limits=LIMITS, now=0.0)
+    decision = decide(wish, fleet_of(facts("h1")), now=0.0)
     assert isinstance(decision, Placed)
     assert decision.assignment == VmAssignment(
         vm=VM,
@@ -71,26 +69,26 @@ def test_a_new_vm_gets_its_first_generation() -> None:
 
 def test_a_create_that_was_carried_out_is_repeated_not_placed_again() -> None:
     fleet, assignment = fleet_with_vm()
-    assert decide(create(1), fleet, limits=LIMITS, now=0.0) == Repeated(assignment=assignment)
+    assert decide(create(1), fleet, now=0.0) == Repeated(assignment=assignment)
 
 
 def test_a_name_belongs_to_one_living_vm() -> None:
     fleet, _ = fleet_with_vm()
-    assert decide(create(2), fleet, limits=LIMITS, now=0.0) == Refused(
+    assert decide(create(2), fleet, now=0.0) == Refused(
         problem=conflict(f"The name 'web' is taken by VM {VM}.")
     )
 
 
 def test_a_name_is_free_again_when_the_end_of_its_vm_is_decided() -> None:
     fleet, _ = fleet_with_vm(ended=True)
-    assert isinstance(decide(create(2), fleet, limits=LIMITS, now=0.0), Placed)
+    assert isinstance(decide(create(2), fleet, now=0.0), Placed)
 
 
 def test_an_id_is_given_once_even_when_its_vm_is_gone() -> None:
     fleet, _ = fleet_with_vm()
     fleet.forget_assignment(vm=VM, host="h1", revision=11)
     again = replace(create(2), data=create(1).data)
-    assert decide(again, fleet, limits=LIMITS, now=0.0) == Refused(
+    assert decide(again, fleet, now=0.0) == Refused(
         problem=conflict(f"The VM id {VM} was given before.")
     )
 
@@ -150,9 +148,9 @@ def test_a_delete_ends_the_assignment_and_keeps_its_place_until_confirmed() -> N
         grace_s=7,
     )
     assert decision == Changed(assignment=after, revision=10)
-    reserved = fleet.hosts()[0].reserved
+    reserved = fleet.reserved("h1")
     fleet.apply_assignment(after, 11)
-    assert fleet.hosts()[0].reserved == reserved
+    assert fleet.reserved("h1") == reserved
 
 
 def test_a_vm_that_ends_takes_no_more_wishes() -> None:
@@ -247,6 +245,6 @@ def test_an_unknown_host_is_not_found() -> None:
 
 def test_a_pinned_vm_goes_where_it_is_pinned() -> None:
     fleet = fleet_of(facts("h1"), facts("h2"))
-    decision = decide(create(1, on=on("h2")), fleet, limits=LIMITS, now=0.0)
+    decision = decide(create(1, on=on("h2")), fleet, now=0.0)
     assert isinstance(decision, Placed)
     assert decision.assignment.host == "h2"

@@ -9,37 +9,36 @@ from schemas.resources import DiskSpec, HostConfig, HostImage
 from schemas.telemetry import HostSample
 from services.scheduler.decide import decide
 from services.scheduler.fleet import Fleet
-from services.scheduler.model import Demand, Limits, Placed
-from tests.fixtures.scheduler import create, facts, fleet_of, id_of
+from services.scheduler.model import Placed
+from services.scheduler.requests import Demand
+from tests.fixtures.scheduler import create, facts, fleet_of, id_of, new_fleet, ranking
 
 VM = id_of(1001)
 
 
 def assignment() -> VmAssignment:
-    placed = decide(create(1), fleet_of(facts("h1")), limits=Limits(), now=0.0)
+    placed = decide(create(1), fleet_of(facts("h1")), now=0.0)
     assert isinstance(placed, Placed)
     return placed.assignment
 
 
 def reserved(fleet: Fleet) -> Demand:
     fleet.apply_facts(facts("h1"), 1)
-    host = fleet.host("h1")
-    assert host is not None
-    return host.reserved
+    return fleet.reserved("h1")
 
 
 ONE = Demand(cpus=1, memory_mib=512, disk_gib=2)
 
 
 def test_an_echo_of_an_own_write_changes_nothing() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     fleet.apply_assignment(assignment(), 5)
     fleet.apply_assignment(assignment(), 5)
     assert reserved(fleet) == ONE
 
 
 def test_an_older_revision_does_not_undo_a_newer_one() -> None:
-    fleet, newer = Fleet(), replace(assignment(), generation=2, power="stopped")
+    fleet, newer = new_fleet(), replace(assignment(), generation=2, power="stopped")
     fleet.apply_assignment(newer, 6)
     fleet.apply_assignment(assignment(), 5)
     held = fleet.held(VM)
@@ -48,7 +47,7 @@ def test_an_older_revision_does_not_undo_a_newer_one() -> None:
 
 
 def test_what_was_forgotten_is_not_brought_back_by_a_late_update() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     fleet.apply_assignment(assignment(), 5)
     fleet.forget_assignment(vm=VM, host="h1", revision=6)
     fleet.apply_assignment(assignment(), 5)
@@ -58,7 +57,7 @@ def test_what_was_forgotten_is_not_brought_back_by_a_late_update() -> None:
 
 
 def test_a_reservation_counts_until_it_is_released() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     fleet.reserve(assignment())
     assert reserved(fleet) == ONE
     assert fleet.live_named("web") == (VM,)
@@ -68,7 +67,7 @@ def test_a_reservation_counts_until_it_is_released() -> None:
 
 
 def test_a_reservation_that_was_written_stays_when_it_is_released() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     fleet.reserve(assignment())
     fleet.apply_assignment(assignment(), 5)
     fleet.release(vm=VM, host="h1")
@@ -76,12 +75,12 @@ def test_a_reservation_that_was_written_stays_when_it_is_released() -> None:
 
 
 def test_assignments_heard_before_their_host_are_weighed_when_its_images_are_known() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     whole_image = DiskSpec(image="tiny", size_gib=0)
     wish = assignment()
     fleet.apply_assignment(replace(wish, spec=replace(wish.spec, disks=(whole_image,))), 5)
     fleet.apply_facts(facts("h1", images=(HostImage(name="tiny", size_gib=7),)), 6)
-    assert fleet.hosts()[0].reserved == Demand(cpus=1, memory_mib=512, disk_gib=7)
+    assert fleet.reserved("h1") == Demand(cpus=1, memory_mib=512, disk_gib=7)
 
 
 def test_a_moving_vm_is_the_one_that_has_not_ended_and_counts_on_both_hosts() -> None:
@@ -93,13 +92,13 @@ def test_a_moving_vm_is_the_one_that_has_not_ended_and_counts_on_both_hosts() ->
     held = fleet.held(VM)
     assert held is not None
     assert held.assignment == arriving
-    assert [host.reserved for host in fleet.hosts()] == [ONE, ONE]
+    assert [fleet.reserved(host.name) for host in fleet.hosts()] == [ONE, ONE]
     fleet.forget_assignment(vm=VM, host="h1", revision=7)
-    assert [host.reserved for host in fleet.hosts()] == [Demand(), ONE]
+    assert [fleet.reserved(host.name) for host in fleet.hosts()] == [Demand(), ONE]
 
 
 def test_a_host_counts_as_registered_only_with_its_facts() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     fleet.heard_lease("h1", at=1.0, lease_s=10.0)
     fleet.apply_config(HostConfig(host="h1", maintenance=True), 3)
     assert fleet.hosts() == []
@@ -109,15 +108,17 @@ def test_a_host_counts_as_registered_only_with_its_facts() -> None:
     assert (host.renewed_at, host.config.maintenance) == (1.0, True)
 
 
-def test_samples_of_nobody_do_not_fill_the_table() -> None:
-    fleet = Fleet()
+def test_samples_of_nobody_are_dropped() -> None:
+    fleet = new_fleet()
     fleet.heard_sample("h1", HostSample(cpu_busy=0.5), at=1.0)
     fleet.apply_facts(facts("h1"), 1)
-    assert fleet.hosts()[0].sample is None
+    fleet.heard_lease("h1", at=1.0, lease_s=10.0)
+    (scored,) = ranking(fleet, now=1.0)
+    assert sorted(scored.terms) == ["free_cpu", "free_memory"]
 
 
 def test_the_newest_assignments_come_oldest_first() -> None:
-    fleet = Fleet()
+    fleet = new_fleet()
     for number in (3, 1, 2):
         fleet.apply_assignment(replace(assignment(), vm=id_of(number)), number)
     assert [held.revision for held in fleet.newest(2)] == [2, 3]

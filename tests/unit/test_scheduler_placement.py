@@ -23,20 +23,10 @@ from schemas.resources import (
 from schemas.telemetry import HostSample
 from services.scheduler.decide import decide
 from services.scheduler.fleet import Fleet
-from services.scheduler.model import Ask, Demand, Limits, Placed, Refused
-from services.scheduler.placement import NoHost, capacity, exclude, place
-from tests.fixtures.scheduler import create, facts, fleet_of, on, spec
-
-LIMITS = Limits()
-
-
-def ask(wish: VmSpec, *, now: float = 1.0) -> Ask:
-    return Ask(spec=wish, limits=LIMITS, now=now)
-
-
-def why_not(fleet: Fleet, wish: VmSpec, *, now: float = 1.0) -> Excluded | None:
-    (host,) = fleet.hosts()
-    return exclude(ask(wish, now=now), host)
+from services.scheduler.model import Limits, Placed, Refused
+from services.scheduler.placement import NoHost
+from services.scheduler.requests import Demand
+from tests.fixtures.scheduler import create, facts, fleet_of, new_fleet, on, place, spec, why_not
 
 
 def fill(
@@ -45,7 +35,6 @@ def fill(
     placed = decide(
         create(number, f"fill{number}", cpus=cpus, memory_mib=memory_mib, on=on(host)),
         fleet,
-        limits=LIMITS,
         now=0.0,
     )
     assert isinstance(placed, Placed)
@@ -55,15 +44,17 @@ def fill(
 def test_a_host_is_chosen_with_what_was_weighed_and_who_was_excluded() -> None:
     fleet = fleet_of(facts("h1"), facts("h2"), facts("h3", images=()))
     fill(fleet, "h1", memory_mib=2048)
-    assert place(ask(spec(memory_mib=1024)), fleet.hosts()) == Placement(
+    assert place(fleet, spec(memory_mib=1024)) == Placement(
         host="h2",
         policy="spread",
+        policy_version=1,
         considered=3,
         ranking=(
             Scored(host="h2", score=0.8125, terms={"free_memory": 0.75, "free_cpu": 0.9375}),
             Scored(host="h1", score=0.4583, terms={"free_memory": 0.25, "free_cpu": 0.875}),
         ),
         excluded=(Excluded(host="h3", rule="image", detail="it has no image tiny"),),
+        excluded_by={"image": 1},
     )
 
 
@@ -73,16 +64,15 @@ def test_what_is_measured_counts_as_long_as_it_is_fresh() -> None:
     idle = HostSample(cpu_busy=0.1, memory_total_mib=4608, memory_available_mib=4147)
     fleet.heard_sample("h1", busy, at=10.0)
     fleet.heard_sample("h2", idle, at=10.0)
-    fresh = place(ask(spec(), now=30.0), fleet.hosts())
-    stale = place(ask(spec(), now=30.1), fleet.hosts())
+    fresh = place(fleet, spec(), now=30.0)
+    stale = place(fleet, spec(), now=30.1)
     assert isinstance(fresh, Placement)
     assert isinstance(stale, Placement)
     assert fresh.host == "h2"
     assert fresh.ranking[1].terms == {
         "free_memory": 0.875,
         "free_cpu": 0.9375,
-        "available_memory": 0.1,
-        "idle_cpu": 0.1,
+        "idle": 0.1,
     }
     assert stale.host == "h1"
     assert sorted(stale.ranking[0].terms) == ["free_cpu", "free_memory"]
@@ -90,7 +80,7 @@ def test_what_is_measured_counts_as_long_as_it_is_fresh() -> None:
 
 def test_the_ranking_shows_the_best_five() -> None:
     fleet = fleet_of(*(facts(f"h{number}") for number in range(9)))
-    placement = place(ask(spec()), fleet.hosts())
+    placement = place(fleet, spec())
     assert isinstance(placement, Placement)
     assert [scored.host for scored in placement.ranking] == ["h0", "h1", "h2", "h3", "h4"]
 
@@ -201,18 +191,16 @@ def test_the_test_driver_needs_no_image_and_its_own_domains_count_nothing() -> N
 
 
 def test_a_measured_full_file_system_excludes_where_a_reserve_is_set() -> None:
-    fleet = fleet_of(facts("h1"))
+    fleet = fleet_of(facts("h1"), limits=Limits(reserve_disk_gib=2))
     fleet.heard_sample("h1", HostSample(disk_free_bytes=3 << 29), at=1.0)
-    (host,) = fleet.hosts()
-    careful = Ask(spec=spec(), limits=Limits(reserve_disk_gib=2), now=1.0)
-    assert exclude(careful, host) == Excluded(
+    assert why_not(fleet, spec()) == Excluded(
         host="h1", rule="disk", detail="1.5 GiB are free, 2 GiB are kept"
     )
 
 
 def test_what_fits_nowhere_is_refused_with_the_reason_per_host_nearest_first() -> None:
     fleet = fleet_of(facts("h1"), facts("h2", images=()), facts("h3", cpus=1))
-    assert place(ask(spec(cpus=2, memory_mib=8192)), fleet.hosts()) == NoHost(
+    assert place(fleet, spec(cpus=2, memory_mib=8192)) == NoHost(
         problem=Problem(
             type="urn:vireo:problem:unplaceable",
             title="No host fits",
@@ -230,11 +218,12 @@ def test_what_fits_nowhere_is_refused_with_the_reason_per_host_nearest_first() -
             Excluded(host="h3", rule="cpu", detail="needs 2 CPUs, the host has 1"),
             Excluded(host="h2", rule="image", detail="it has no image tiny"),
         ),
+        excluded_by={"image": 1, "cpu": 1, "memory": 1},
     )
 
 
 def test_an_empty_fleet_is_a_refusal_too() -> None:
-    outcome = place(ask(spec()), [])
+    outcome = place(new_fleet(), spec())
     assert isinstance(outcome, NoHost)
     assert outcome.problem.detail == (
         "No host has registered that could offer 1 CPU and 512 MiB of memory."
@@ -242,7 +231,7 @@ def test_an_empty_fleet_is_a_refusal_too() -> None:
 
 
 def test_a_pin_to_an_unknown_host_says_that_nobody_knows_it() -> None:
-    decision = decide(create(1, on=on("h9")), fleet_of(facts("h1")), limits=LIMITS, now=0.0)
+    decision = decide(create(1, on=on("h9")), fleet_of(facts("h1")), now=0.0)
     assert isinstance(decision, Refused)
     assert decision.problem.reasons == {
         "h9": "pinned: no host of this name has registered",
@@ -291,7 +280,7 @@ def test_no_host_is_ever_over_its_limits_and_every_refusal_is_true(
             memory_mib=memory,
             disks=(DiskSpec(image="tiny", size_gib=disk),),
         )
-        decision = decide(wish, fleet, limits=LIMITS, now=0.0)
+        decision = decide(wish, fleet, now=0.0)
         needs = Demand(cpus=cpus, memory_mib=memory, disk_gib=max(disk, 1))
         if isinstance(decision, Placed):
             fleet.apply_assignment(decision.assignment, number)
@@ -304,30 +293,39 @@ def test_no_host_is_ever_over_its_limits_and_every_refusal_is_true(
 
 def _would_fit(fleet: Fleet, name: str, needs: Demand) -> bool:
     """Told anew in the plainest way, beside the filters."""
+    cpus, most = _most(fleet, name)
+    here = fleet.reserved(name)
+    return (
+        needs.cpus <= cpus
+        and here.cpus + needs.cpus <= most.cpus
+        and here.memory_mib + needs.memory_mib <= most.memory_mib
+        and here.disk_gib + needs.disk_gib <= most.disk_gib
+    )
+
+
+def _most(fleet: Fleet, name: str) -> tuple[int, Demand]:
+    """CPUs, and what may be promised."""
     host = fleet.host(name)
     assert host is not None
     assert host.facts is not None
-    most = capacity(host, LIMITS)
-    after = host.reserved + needs
-    return (
-        needs.cpus <= host.facts.cpus
-        and after.cpus <= most.cpus
-        and after.memory_mib <= most.memory_mib
-        and after.disk_gib <= most.disk_gib
+    return host.facts.cpus, Demand(
+        cpus=4 * host.facts.cpus,
+        memory_mib=host.facts.memory_mib - 512,
+        disk_gib=host.facts.disk_gib,
     )
 
 
 def _check_sums(fleet: Fleet, live: list[VmAssignment]) -> None:
     for host in fleet.hosts():
         here = [vm.spec for vm in live if vm.host == host.name]
-        assert host.reserved == Demand(
+        assert fleet.reserved(host.name) == Demand(
             cpus=sum(vm.cpus for vm in here),
             memory_mib=sum(vm.memory_mib for vm in here),
             disk_gib=sum(max(vm.disks[0].size_gib, 1) for vm in here),
         )
-        most = capacity(host, LIMITS)
+        _, most = _most(fleet, host.name)
         assert not here or (
-            host.reserved.cpus <= most.cpus
-            and host.reserved.memory_mib <= most.memory_mib
-            and host.reserved.disk_gib <= most.disk_gib
+            fleet.reserved(host.name).cpus <= most.cpus
+            and fleet.reserved(host.name).memory_mib <= most.memory_mib
+            and fleet.reserved(host.name).disk_gib <= most.disk_gib
         )

@@ -1,0 +1,16 @@
+"""The policies that come with the scheduler: the YAML files in `policies/`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from schemas.policies import Policy
+from schemas.policy_files import read_policy
+
+
+def shipped() -> dict[str, Policy]:
+    """By name. Raises BadPolicy, with all that is wrong, if one cannot be read."""
+    folder = files("services.scheduler") / "policies"
+    paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    found = [read_policy(path.read_text()) for path in paths if path.name.endswith(".yaml")]
+    return {policy.name: policy for policy in found}

@@ -1,0 +1,1 @@
+"""Second opinions: naive versions of what production does cleverly."""
