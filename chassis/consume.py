@@ -61,6 +61,7 @@ async def consume(
         meters=meters,
         clock=clock,
         patience=patience or Patience(),
+        confirm=isinstance(consumer, BatchConsumer) or consumer.confirm,
     )
     if isinstance(consumer, BatchConsumer) or consumer.create:
         await _create(bus, consumer, clock)

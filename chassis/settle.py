@@ -100,11 +100,13 @@ class Settler:
         meters: Meters,
         clock: Clock,
         patience: Patience,
+        confirm: bool = True,
     ) -> None:
         self.stopping = asyncio.Event()
         self.patience = patience
         self._bus = bus
         self._consumer = consumer
+        self._confirm = confirm
         self._max_deliver = max_deliver
         self._ack_wait_s = ack_wait_s
         self._meters = meters
@@ -137,7 +139,7 @@ class Settler:
             tries += 1
             match outcome:
                 case Done():
-                    return await self.finish(delivery)
+                    return await self.finish(delivery, confirmed=self._confirm)
                 case Refused():
                     return await self.bury(delivery, outcome)
                 case Again():

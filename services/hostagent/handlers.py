@@ -146,6 +146,8 @@ class Agent:
                 key=lambda message: message.subject,
                 concurrency=FLEET_CONCURRENCY,
                 create=False,
+                # An assignment that comes again is known by its generation.
+                confirm=False,
             ),
             Consumer(
                 stream=subjects.ACTIONS,

@@ -597,3 +597,16 @@ def command(data: T) -> Envelope[T]:
         at=datetime(2026, 1, 1, tzinfo=UTC),
         about="vm/x",
     )
+
+
+async def test_an_acknowledgement_that_nobody_waits_for_is_one_all_the_same(
+    bus: Bus, stream: str, desk: Desk
+) -> None:
+    async def note(message: Incoming) -> None:
+        desk.note(message)
+
+    await publish(bus, stream, "a", "b", "c")
+    async with working(bus, one(stream, note, confirm=False), desk):
+        await desk.until_seen(3)
+    assert desk.bodies == ["a", "b", "c"]
+    await everything_is_acknowledged(bus, stream, desk)
