@@ -22,13 +22,14 @@ def describe(
     info = conn.getInfo()
     capabilities = etree.fromstring(conn.getCapabilities(), _parser)
     counted = memory(conn)
+    memory_mib = counted[0] if counted else info[1]
     return Description(
         driver=conn.getType(),
         domain_type=domain_type,
         arch=capabilities.findtext("host/cpu/arch") or str(info[0]),
         cpus=info[2],
-        memory_mib=counted[0] if counted else info[1],
-        numa=_numa(capabilities),
+        memory_mib=memory_mib,
+        numa=numa(capabilities, memory_mib=memory_mib),
         cpu_model=capabilities.findtext("host/cpu/model") or "",
         libvirt_version=_version(conn.getLibVersion()),
         hypervisor_version=_version(conn.getVersion()),
@@ -48,14 +49,19 @@ def memory(conn: Any) -> tuple[int, int] | None:
     return stats["total"] // KIB_PER_MIB, available // KIB_PER_MIB
 
 
-def _numa(capabilities: Any) -> tuple[NumaNode, ...]:
+def numa(capabilities: Any, *, memory_mib: int) -> tuple[NumaNode, ...]:
+    """The machine's nodes. A single one has all the memory: where memory was plugged in after boot,
+    the kernel's files for the node, which libvirt reads, count only part of it."""
+    cells = capabilities.findall("host/topology/cells/cell")
     return tuple(
         NumaNode(
             id=int(cell.get("id")),
             cpus=len(cell.findall("cpus/cpu")),
-            memory_mib=int(cell.findtext("memory") or 0) // KIB_PER_MIB,
+            memory_mib=memory_mib
+            if len(cells) == 1
+            else int(cell.findtext("memory") or 0) // KIB_PER_MIB,
         )
-        for cell in capabilities.findall("host/topology/cells/cell")
+        for cell in cells
     )
 
 

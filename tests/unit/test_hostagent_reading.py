@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from schemas.resources import DiskSpec, GuestFacts, HostImage, NicSpec
+from schemas.resources import DiskSpec, GuestFacts, HostImage, NicSpec, NumaNode
 from schemas.telemetry import FileSystem, GuestDisk, NetworkInterface, VmColumns
-from services.hostagent import guest_agent, host_sample, images, libvirt_domain_xml, libvirt_stats
+from services.hostagent import (
+    guest_agent,
+    host_sample,
+    images,
+    libvirt_domain_xml,
+    libvirt_node,
+    libvirt_stats,
+)
 from services.hostagent.disks import Disks
 from services.hostagent.host_sample import CpuTimes
 from services.hostagent.hypervisor import HypervisorFailure
@@ -238,6 +245,30 @@ def test_a_network_that_libvirt_may_not_make_is_played_by_qemu() -> None:
 )
 def test_only_a_session_has_a_network_without_libvirt(uri: str, networks: tuple[str, ...]) -> None:
     assert user_networks_of(uri) == networks
+
+
+def cells(*memory_kib: int) -> etree._Element:
+    capabilities = etree.Element("capabilities")
+    topology = etree.SubElement(etree.SubElement(capabilities, "host"), "topology")
+    inside = etree.SubElement(topology, "cells")
+    for number, memory in enumerate(memory_kib):
+        cell = etree.SubElement(inside, "cell", id=str(number))
+        etree.SubElement(cell, "memory", unit="KiB").text = str(memory)
+        etree.SubElement(etree.SubElement(cell, "cpus"), "cpu", id=str(number))
+    return capabilities
+
+
+def test_a_single_numa_node_has_all_the_memory_whatever_the_kernel_counts_for_it() -> None:
+    assert libvirt_node.numa(cells(7 << 20), memory_mib=24_000) == (
+        NumaNode(id=0, cpus=1, memory_mib=24_000),
+    )
+
+
+def test_each_of_several_numa_nodes_has_its_own_memory() -> None:
+    assert libvirt_node.numa(cells(8 << 20, 16 << 20), memory_mib=24_576) == (
+        NumaNode(id=0, cpus=1, memory_mib=8192),
+        NumaNode(id=1, cpus=1, memory_mib=16_384),
+    )
 
 
 def test_a_domain_is_defined_with_what_its_guest_needs() -> None:
