@@ -13,11 +13,13 @@ from typing import Any, get_args
 import msgspec
 import yaml
 from msgspec import Struct
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from schemas.policies import Policy, PolicyParameters, SoftRule, Strictness, Term
 
 MAX_BYTES = 64 * 1024
+MAX_DEPTH = 8
 
 
 class PolicyError(Struct, frozen=True):
@@ -44,6 +46,7 @@ def read_policy(text: str) -> Policy:
     if len(text.encode()) > MAX_BYTES:
         raise BadPolicy((PolicyError(1, 1, f"a policy has at most {MAX_BYTES} bytes"),))
     try:
+        _check_depth(text)
         # Composing only: no tag makes an object.
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -60,6 +63,18 @@ def read_policy(text: str) -> Policy:
     return msgspec.convert(value, Policy)
 
 
+def _check_depth(text: str) -> None:
+    """Before anything is built: deep nesting costs the reader time by the square, and then its stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise BadPolicy((_error_at(event.start_mark, "it is nested too deeply"),))
+
+
 Errors = list[PolicyError]
 Reader = Callable[[Node, Errors], Any]
 
@@ -73,6 +88,8 @@ def _policy(node: Node, errors: Errors) -> dict[str, Any]:
             errors.append(_error(key, f"unknown field {name!r}; there are {_list(_FIELDS)}"))
         else:
             found[name] = _FIELDS[name](value, errors)
+    if not isinstance(node, MappingNode):
+        return found
     errors += [
         _error(node, f"field {name!r} is missing")
         for name in ("name", "version")
@@ -142,7 +159,11 @@ def _scalar(node: Node) -> Any:
     if not isinstance(node, ScalarNode):
         return None
     if node.tag.endswith((":int", ":float")):
-        value = yaml.SafeLoader("").construct_object(node)
+        try:
+            value = yaml.SafeLoader("").construct_object(node)
+        except (ValueError, OverflowError):
+            # A tag may claim a number where there is none.
+            return node.value
         return value if math.isfinite(value) else node.value
     return node.value
 

@@ -18,7 +18,8 @@ from schemas.commands import (
     StopVm,
 )
 from schemas.problems import conflict, not_found, unavailable
-from schemas.resources import HostConfig, PowerState
+from schemas.resources import HostConfig, HostTuning, PowerState
+from schemas.rules import Taint
 from services.scheduler.decide import decide, overtaken
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import (
@@ -248,3 +249,34 @@ def test_a_pinned_vm_goes_where_it_is_pinned() -> None:
     decision = decide(create(1, on=on("h2")), fleet, now=0.0)
     assert isinstance(decision, Placed)
     assert decision.assignment.host == "h2"
+
+
+def test_a_policy_that_nobody_knows_is_refused() -> None:
+    decision = decide(create(1, policy="best"), fleet_of(facts("h1")), now=0.0)
+    assert decision == Refused(problem=not_found("policy", "best"))
+
+
+def test_a_placement_says_by_which_policy_it_was_made() -> None:
+    decision = decide(create(1, policy="pack"), fleet_of(facts("h1")), now=0.0)
+    assert isinstance(decision, Placed)
+    placement = decision.assignment.placement
+    assert (placement.policy, placement.policy_version) == ("pack", 1)
+
+
+def test_deciding_twice_by_lot_is_deciding_once() -> None:
+    hosts = [facts(f"h{number}") for number in range(20)]
+    wish = create(7, policy="weighted-random")
+    assert decide(wish, fleet_of(*hosts), now=0.0) == decide(wish, fleet_of(*hosts), now=0.0)
+
+
+def test_taints_and_tuning_are_set_as_they_are_given_and_else_stay() -> None:
+    fleet = fleet_of(facts("h1"))
+    taints, tuning = (Taint(key="gpu"),), HostTuning(weight=10.0)
+    first = decided(ConfigureHost(host="h1", taints=taints, tuning=tuning), fleet)
+    assert isinstance(first, Configured)
+    assert first.config == HostConfig(host="h1", generation=1, taints=taints, tuning=tuning)
+    fleet.apply_config(first.config, 9)
+    second = decided(ConfigureHost(host="h1", maintenance=True), fleet)
+    assert second == Configured(
+        config=replace(first.config, generation=2, maintenance=True), revision=9
+    )
