@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.control_plane import ControlPlane, NotUp
@@ -51,6 +52,11 @@ def show(stack: ExitStack) -> None:
             image_dir=default_image_dir() if real else None,
             settings=("hostagent.guest_agent.interval_s=2", "hostagent.tick_s=2"),
         )
+    )
+    say("waiting for the hosts to be measured")
+    since = datetime.now(UTC)
+    plane.wait_until(
+        lambda: all(is_measured(plane, host, since=since) for host in hosts), "hosts are measured"
     )
     began = time.monotonic()
     vireo(plane, "host", "list")
@@ -119,6 +125,15 @@ def vireo(plane: ControlPlane, *arguments: str) -> None:
     )
     if done.returncode != 0:
         raise NotUp(f"vireo {shlex.join(arguments)} ended with {done.returncode}")
+
+
+def is_measured(plane: ControlPlane, host: str, *, since: datetime) -> bool:
+    """Whether a frame has come since then: the scheduler weighs those of hosts that it knows."""
+    try:
+        reading = plane.get(f"/v1/hosts/{host}/telemetry")
+    except OSError:
+        return False
+    return datetime.fromisoformat(reading["at"]) > since
 
 
 def has_reported(plane: ControlPlane) -> bool:

@@ -45,6 +45,8 @@ class Fleet:
         self._asked: Request | None = None
         """Compiled last: what was decided is held next."""
         self._hosts: dict[str, HostRow] = {}
+        self._early: dict[str, tuple[HostSample, float]] = {}
+        """The newest sample, and when it came, of hosts that have a lease and no facts yet."""
         self._held: dict[Key, Held] = {}
         self._hosts_of: dict[str, set[str]] = {}
         self._vms_on: dict[str, set[str]] = {}
@@ -168,8 +170,14 @@ class Fleet:
             self.table.heard(host, at=at)
 
     def heard_sample(self, host: str, sample: HostSample, *, at: float) -> None:
-        """A frame of an unknown host is dropped: what anybody may send must not fill the table."""
-        if self.host(host) is not None:
+        """A frame of an unknown host is dropped: what anybody may send must not fill the table. That of
+        a host with a lease waits for the host's facts, which take longer to come."""
+        row = self._hosts.get(host)
+        if row is None:
+            return
+        if row.facts is None:
+            self._early[host] = (sample, at)
+        else:
             self.table.sampled(host, sample, at=at)
 
     def hear_anew(self) -> None:
@@ -227,6 +235,9 @@ class Fleet:
         self._show(row)
         if row.renewed_at is not None:
             self.table.heard(row.name, at=row.renewed_at)
+        if early := self._early.pop(row.name, None):
+            sample, at = early
+            self.table.sampled(row.name, sample, at=at)
         for vm in sorted(self._vms_on.get(row.name, ())):
             held = self._held[vm, row.name]
             held = replace(held, demand=self._demand(held.assignment, row))

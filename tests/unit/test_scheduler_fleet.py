@@ -117,6 +117,15 @@ def test_samples_of_nobody_are_dropped() -> None:
     assert sorted(scored.terms) == ["free_cpu", "free_memory"]
 
 
+def test_a_sample_that_comes_before_the_facts_of_its_host_is_kept() -> None:
+    fleet = new_fleet()
+    fleet.heard_lease("h1", at=1.0, lease_s=10.0)
+    fleet.heard_sample("h1", HostSample(cpu_busy=0.5), at=1.0)
+    fleet.apply_facts(facts("h1"), 1)
+    (scored,) = ranking(fleet, now=1.0)
+    assert scored.terms["idle"] == 0.5
+
+
 def test_the_newest_assignments_come_oldest_first() -> None:
     fleet = new_fleet()
     for number in (3, 1, 2):
