@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import structlog
+
 from bench.report import json_line, table
 
 NAMES = ("creates", "boot", "footprint", "scheduler")
@@ -21,6 +23,8 @@ def main() -> int:
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    # Standard output is for figures alone.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     for name in arguments.names or NAMES:
         measure(name, as_json=arguments.json)
     return 0
