@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from typing import Annotated, NewType
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -31,8 +31,6 @@ SiteName = Name
 LabelKey = Annotated[str, Meta(pattern=LABEL_KEY_PATTERN, max_length=63)]
 LabelValue = Annotated[str, Meta(max_length=63)]
 Labels = dict[LabelKey, LabelValue]
-
-Instance = NewType("Instance", str)
 
 _UUID7 = re.compile(UUID7_PATTERN)
 _NAME = re.compile(NAME_PATTERN)

@@ -272,10 +272,6 @@ def service(name: str, endpoint: str) -> str:
     return f"vireo.svc.{_name(name)}.{endpoint}"
 
 
-def host_rpc(*, site: str, host: str, verb: str) -> str:
-    return f"vireo.rpc.{_name(site)}.{_name(host)}.{verb}"
-
-
 def dead_letter(*, stream: str, consumer: str) -> str:
     return f"vireo.dlq.{stream}.{consumer}"
 
