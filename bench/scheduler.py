@@ -42,8 +42,8 @@ from bench.scheduler_peers import (
     write_request,
 )
 from schemas.resources import DiskSpec, VmSpec
+from schemas.shipped import shipped
 from services.scheduler.fleet import Fleet
-from services.scheduler.shipped import shipped
 
 ROUNDS = 5
 HOSTS, MANY_HOSTS, HUGE_HOSTS = 1_000, 10_000, 100_000
@@ -312,7 +312,7 @@ from services.scheduler.compiled import compile_policy
 from services.scheduler.choice import Chooser
 from services.scheduler.model import Limits
 from services.scheduler.requests import Demand, request_of
-from services.scheduler.shipped import shipped
+from schemas.shipped import shipped
 from services.scheduler.table import Table
 before = psutil.Process().memory_info().rss
 table = Table(Limits(exact_hosts=10**6))

@@ -8,10 +8,10 @@ from random import Random
 from schemas.assignments import VmAssignment
 from schemas.resources import DiskSpec, HostConfig, HostFacts, HostImage, Placement, VmSpec
 from schemas.rules import Affinity, HostRules
+from schemas.shipped import shipped
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import Ask, Limits
 from services.scheduler.placement import NoHost
-from services.scheduler.shipped import shipped
 from tests.oracle.scheduler import Oracle, OracleHost, OracleVm
 
 CPUS, MEMORY_MIB, DISK_GIB = 32, 131_072, 2_000

@@ -18,6 +18,7 @@ from schemas import subjects
 from schemas.commands import ConfigureHost
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
+from schemas.shipped import shipped
 from services.scheduler.decide import DECISIONS, decide, overtaken
 from services.scheduler.fleet import Fleet
 from services.scheduler.hearing import Hearing
@@ -34,7 +35,6 @@ from services.scheduler.model import (
     Repeated,
 )
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.shipped import shipped
 
 log = structlog.get_logger()
 

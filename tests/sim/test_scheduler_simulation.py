@@ -19,11 +19,11 @@ import pytest
 from schemas.assignments import VmAssignment
 from schemas.resources import DiskSpec, HostConfig, VmSpec
 from schemas.rules import Affinity, HostRules, Spread
+from schemas.shipped import shipped
 from services.scheduler.decide import decide
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import Limits, Placed, Refused
 from services.scheduler.requests import Demand
-from services.scheduler.shipped import shipped
 from tests.fixtures.scheduler import create, facts, new_fleet
 from tests.oracle.scheduler import Oracle, OracleHost, OracleVm, Question
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.policies import Policy, PolicyParameters
 from schemas.policy_files import BadPolicy, PolicyError, read_policy
+from schemas.shipped import shipped
 from services.scheduler.compiled import compile_policy
-from services.scheduler.shipped import shipped
 
 
 def errors_in(text: str) -> tuple[PolicyError, ...]:

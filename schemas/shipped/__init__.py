@@ -1,4 +1,4 @@
-"""The policies that come with the scheduler: the YAML files in `policies/`."""
+"""The policies that come with Vireo: the YAML files beside this one. Read from the package, else pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from schemas.policy_files import read_policy
 
 def shipped() -> dict[str, Policy]:
     """By name. Raises BadPolicy, with all that is wrong, if one cannot be read."""
-    folder = files("services.scheduler") / "policies"
-    paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    paths = sorted(files("schemas.shipped").iterdir(), key=lambda path: path.name)
     found = [read_policy(path.read_text()) for path in paths if path.name.endswith(".yaml")]
     return {policy.name: policy for policy in found}
