@@ -29,6 +29,8 @@ OPTIONAL = (
     "virtio_balloon",
     "virtio-rng",
     "qemu_fw_cfg",
+    # the panic device on the ISA bus, found by ACPI, and the one on PCI
+    "pvpanic-mmio",
     "pvpanic-pci",
 )
 

@@ -67,6 +67,12 @@ class Rebooted(Struct, frozen=True, kw_only=True):
     domain: str
 
 
+class Panicked(Struct, frozen=True, kw_only=True):
+    """A guest's kernel has given up; that its domain has stopped is told by itself."""
+
+    domain: str
+
+
 class GuestAnswers(Struct, frozen=True, kw_only=True):
     """A guest's agent has connected."""
 
@@ -81,7 +87,7 @@ class Disconnected(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Notice = Changed | Rebooted | GuestAnswers | Connected | Disconnected
+Notice = Changed | Rebooted | Panicked | GuestAnswers | Connected | Disconnected
 
 
 class Hypervisor(Protocol):

@@ -25,6 +25,7 @@ from services.hostagent.hypervisor import (
     HypervisorFailure,
     HypervisorUnavailable,
     Notice,
+    Panicked,
     Rebooted,
 )
 
@@ -46,6 +47,8 @@ LOST = frozenset(
     }
 )
 """Errors that say nothing about the request: try again."""
+
+PANICKED = (libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED)
 
 _loop_lock = threading.Lock()
 _loop_started = False
@@ -205,7 +208,9 @@ class LibvirtConnection:
 
 
 def _event_callbacks(post: Callable[[Notice], None]) -> dict[int, Callable[..., None]]:
-    def lifecycle(_conn: Any, domain: Any, *_rest: object) -> None:
+    def lifecycle(_conn: Any, domain: Any, event: int, detail: int, *_rest: object) -> None:
+        if (event, detail) == PANICKED:
+            post(Panicked(domain=domain.UUIDString()))
         post(Changed(domain=domain.UUIDString()))
 
     def rebooted(_conn: Any, domain: Any, *_rest: object) -> None:

@@ -15,13 +15,20 @@ from schemas.ids import VmId
 from services.hostagent import libvirt_domain_xml as domain_xml
 from services.hostagent import libvirt_stats
 from services.hostagent.hypervisor import HypervisorFailure
-from services.hostagent.libvirt_stats import PASSING_PAUSES, PAUSE_DETAILS, STOP_CAUSES
+from services.hostagent.libvirt_stats import (
+    PASSING_PAUSES,
+    PAUSE_DETAILS,
+    PAUSED_CRASHED,
+    STOP_CAUSES,
+)
 from services.hostagent.model import Observed
 
 
 def observe(conn: Any, vm: VmId) -> Observed:
     domain = conn.lookupByUUIDString(vm)
     state, reason = domain.state()
+    if _is_dead(state, reason):
+        state, reason = libvirt.VIR_DOMAIN_CRASHED, 0
     found = domain_xml.read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     busy, detail = "", ""
     if state == libvirt.VIR_DOMAIN_PAUSED:
@@ -78,8 +85,26 @@ def stamp(domain: Any, assignment: VmAssignment) -> None:
 
 
 def start(domain: Any) -> None:
+    bury(domain)
     if not domain.isActive():
         domain.create()
+
+
+def bury(domain: Any) -> None:
+    """Take away a guest that panicked: its definition may say that it is kept, and libvirt takes a
+    moment where it says that it is not."""
+    if not _is_dead(*domain.state()):
+        return
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        # libvirt was faster.
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
+def _is_dead(state: int, reason: int) -> bool:
+    return (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, PAUSED_CRASHED)
 
 
 def pause(domain: Any) -> None:
@@ -119,6 +144,7 @@ def destroy(domain: Any) -> None:
 
 
 def undefine(domain: Any) -> None:
+    bury(domain)
     if domain.isActive():
         raise HypervisorFailure("the domain is still running")
     if domain.isPersistent():

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import libvirt
 import libvirt_qemu
 import structlog
-from lxml import etree
+from msgspec.structs import replace
 
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId, is_uuid7
@@ -32,6 +32,7 @@ from services.hostagent.hypervisor import (
     HypervisorFailure,
     HypervisorUnavailable,
     Notice,
+    Panicked,
     Rebooted,
     Survey,
 )
@@ -44,6 +45,7 @@ CONTROL, BULK, SAMPLE, AGENT = "control", "bulk", "sample", "agent"
 SAMPLE_CALLS = 3
 """Bulk samples that may hang in libvirt, each on a guest whose QEMU does not answer: fewer than the five
 calls that libvirtd takes of one connection at a time."""
+PANICKED = "the guest's kernel panicked"
 PING = b'{"execute":"guest-ping"}'
 PING_S = 2.0
 KIB_PER_MIB = 1024
@@ -57,8 +59,6 @@ EVERYTHING = (
     | libvirt.VIR_DOMAIN_STATS_VCPU
     | libvirt.VIR_DOMAIN_STATS_BLOCK
 )
-
-_parser = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 def driver_of(uri: str) -> str:
@@ -94,6 +94,7 @@ class LibvirtHypervisor:
         self._cmdline = cmdline
         self._arch = "x86_64"
         self._ours: dict[str, bool] = {}
+        self._panicked: set[str] = set()
         self._connection = LibvirtConnection(
             uri,
             pools={CONTROL: threads, BULK: 1, SAMPLE: SAMPLE_CALLS, AGENT: agent_threads},
@@ -116,8 +117,11 @@ class LibvirtHypervisor:
         """What was known of whose a domain is may have changed."""
         if isinstance(notice, Changed):
             self._ours.pop(notice.domain, None)
+        elif isinstance(notice, Panicked):
+            self._panicked.add(notice.domain)
         elif isinstance(notice, Connected):
             self._ours.clear()
+            self._panicked.clear()
 
     # looking
 
@@ -131,9 +135,16 @@ class LibvirtHypervisor:
 
     async def observe(self, vm: VmId) -> Observed | None:
         try:
-            return await self._connection.call(CONTROL, lambda conn: domains.observe(conn, vm))
+            seen = await self._connection.call(CONTROL, lambda conn: domains.observe(conn, vm))
         except Gone:
+            self._panicked.discard(vm)
             return None
+        if vm not in self._panicked:
+            return seen
+        if seen.state == "stopped" and seen.cause == "crashed":
+            return replace(seen, detail=PANICKED)
+        self._panicked.discard(vm)
+        return seen
 
     async def sample(self) -> VmColumns:
         """A guest whose QEMU hangs holds the call that asks it, and the next one passes it by

@@ -41,7 +41,9 @@ PASSING_PAUSES = {
     9: "having a snapshot taken",
     11: "starting up",
 }
-PAUSE_DETAILS = {5: "I/O error", 6: "watchdog", 10: "crashed"}
+PAUSE_DETAILS = {5: "I/O error", 6: "watchdog"}
+PAUSED_CRASHED = 10
+"""Its guest has panicked: QEMU stands still, and nothing will run in it again."""
 
 
 def power_of(state: int) -> Power:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,12 @@ def virsh(world: World, *arguments: str) -> str:
         check=True,
     )
     return done.stdout
+
+
+def by_agent(world: World, name: str, **arguments: Any) -> Any:
+    """What a guest's own agent answers to a command."""
+    command = json.dumps({"execute": name, "arguments": arguments})
+    return json.loads(virsh(world, "qemu-agent-command", "--timeout", "1", VM, command))["return"]
 
 
 async def virsh_once_it_can(world: World, *arguments: str) -> None:
@@ -183,6 +192,30 @@ async def test_a_guest_whose_qemu_is_killed_is_told_as_crashed_and_runs_again(
     )
     assert (crashed.time - killed_at).total_seconds() < 1
     assert crashed.time <= drifted.time <= again.time
+    assert virsh(world, "domstate", VM).strip() == "running"
+
+
+async def test_a_guest_whose_kernel_panics_is_told_within_a_second_and_runs_again(
+    world: World,
+) -> None:
+    await boot(world)
+    await address(world)
+    handle = by_agent(world, "guest-file-open", path="/proc/sysrq-trigger", mode="w")
+
+    panicked_at = world.clock.now()
+    crash = base64.b64encode(b"c").decode()
+    with suppress(subprocess.CalledProcessError):
+        # Its agent does not live to answer.
+        by_agent(world, "guest-file-write", handle=handle, **{"buf-b64": crash})
+        by_agent(world, "guest-file-flush", handle=handle)
+
+    crashed = await world.happens("vm.crashed", timeout_s=10)
+    again = await world.until(
+        lambda one: one.type == "vireo.vm.started.v1" and one.time > crashed.time, timeout_s=10
+    )
+    assert crashed.data.detail == "the guest's kernel panicked"
+    assert (crashed.time - panicked_at).total_seconds() < 1
+    assert (again.time - crashed.time).total_seconds() < 5
     assert virsh(world, "domstate", VM).strip() == "running"
 
 
