@@ -126,6 +126,30 @@ class Columns:
         moved[order] = np.arange(len(order), dtype=np.int32)
         return moved
 
+    def copy(self) -> Columns:
+        """The same, to be changed without harm."""
+        twin = Columns()
+        twin.names, twin.row_of = self.names.copy(), self.row_of.copy()
+        twin._capacity, twin._is_sorted = self._capacity, self._is_sorted
+        twin._extra = {key: array.copy() for key, array in self._extra.items()}
+        for name, _, _ in self._FIXED:
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
+    def remove(self, name: str) -> Ints:
+        """A host goes; those behind it move up. Answers old row → new row, -1 for the one that went."""
+        row, count = self.row_of[name], len(self.names)
+        fills = [fill for _, _, fill in self._FIXED] + [ABSENT[key[0]] for key in self._extra]
+        for array, fill in zip(self._arrays(), fills, strict=True):
+            array[row : count - 1] = array[row + 1 : count]
+            array[count - 1] = fill
+        del self.names[row]
+        self.row_of = {name: row for row, name in enumerate(self.names)}
+        moved = np.arange(count, dtype=np.int32)
+        moved[row:] -= 1
+        moved[row] = NO_VALUE
+        return moved
+
     # columns by what they are of: what nobody has reads as absent and takes no room
 
     def flags(self, *key: Any) -> Bools:

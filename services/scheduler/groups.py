@@ -29,6 +29,12 @@ class RowCounts:
         self._rows: Ints = np.empty(FIRST_ROOM, np.int32)
         self._counts: Floats = np.empty(FIRST_ROOM, np.float64)
 
+    def copy(self) -> RowCounts:
+        twin = RowCounts()
+        twin._place = self._place.copy()
+        twin._rows, twin._counts = self._rows.copy(), self._counts.copy()
+        return twin
+
     @property
     def rows(self) -> Ints:
         return self._rows[: len(self._place)]
@@ -98,6 +104,15 @@ class Groups:
         self._held = _Index()
         self._answer: tuple[Mapping[str, str], list[tuple[AntiTerm, RowCounts]]] | None = None
         """What was said last of who keeps a VM away: to be said again for each host in words."""
+
+    def copy(self) -> Groups:
+        """The same, to be changed without harm. Counts of selectors are made anew when asked for."""
+        twin = Groups()
+        twin._members = self._members.copy()
+        twin._by_pair = {pair: keys.copy() for pair, keys in self._by_pair.items()}
+        twin._holders = {term: counts.copy() for term, counts in self._holders.items()}
+        twin._held = self._held.copy()
+        return twin
 
     def add(self, key: Any, member: Member) -> None:
         self._members[key] = member
@@ -178,6 +193,11 @@ class _Index:
 
     def __init__(self) -> None:
         self._by_pair: dict[Pair | None, dict[Any, None]] = {}
+
+    def copy(self) -> _Index:
+        twin = _Index()
+        twin._by_pair = {pair: things.copy() for pair, things in self._by_pair.items()}
+        return twin
 
     def add(self, thing: Any, chosen: Selector) -> None:
         self._by_pair.setdefault(_first(chosen), {})[thing] = None

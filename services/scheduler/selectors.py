@@ -62,6 +62,14 @@ class HostLabels:
         self._code_of: dict[tuple[str, str], int] = {}
         self._cached: dict[Selector, Bools] = {}
 
+    def copy(self, columns: Columns) -> HostLabels:
+        """The same over a copy of the columns. What is compiled is never changed, and so shared."""
+        twin = HostLabels(columns)
+        twin._codes = {key: values.copy() for key, values in self._codes.items()}
+        twin._code_of = self._code_of.copy()
+        twin._cached = self._cached.copy()
+        return twin
+
     def of(self, row: int) -> dict[str, str]:
         """A host's labels."""
         found = {}

@@ -53,6 +53,17 @@ class Table:
         self._stays_until = -math.inf
         """Before this moment no lease and no telemetry grows too old."""
 
+    def copy(self) -> Table:
+        """The same, to be changed without harm; nothing that was worked out for requests goes along."""
+        twin = Table(self.limits)
+        twin.columns = self.columns.copy()
+        twin.labels = self.labels.copy(twin.columns)
+        twin.groups = self.groups.copy()
+        twin.cursor, twin.nodes, twin.now = self.cursor, self.nodes, self.now
+        twin._taints, twin._tainted = self._taints.copy(), self._tainted.copy()
+        twin._stale, twin._stays_until = self._stale, self._stays_until
+        return twin
+
     # hosts
 
     def put_host(
@@ -155,6 +166,12 @@ class Table:
         self._tainted = Counter({taint: n for taint, n in self._tainted.items() if n})
         if set(self._tainted) != before:
             self._begin_anew()
+
+    def remove_host(self, host: str) -> None:
+        """A host that holds no VM is no more."""
+        self._put_taints(host, ())
+        self.groups.move(self.columns.remove(host))
+        self._begin_anew()
 
     def taints(self) -> list[Taint]:
         """Every taint that a host has now."""

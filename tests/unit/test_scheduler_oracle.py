@@ -221,6 +221,8 @@ steps = st.lists(
         st.tuples(st.just("wait"), st.sampled_from((1.0, 4.5, 9.0))),
         st.tuples(st.just("renew"), st.sampled_from(HOSTS)),
         st.tuples(st.just("forget"), st.integers(0, 99)),
+        st.tuples(st.just("copy"), st.booleans()),
+        st.tuples(st.just("take away"), st.sampled_from(HOSTS)),
     ),
     min_size=5,
     max_size=50,
@@ -264,6 +266,10 @@ class Twins:
                     self._place(self._asked[which % len(self._asked)])
             case ("forget", int(which)):
                 self._forget(which)
+            case ("copy", bool(keep)):
+                self._copy(keep=keep)
+            case ("take away", str(host)):
+                self._take_away(host)
             case (str(host), HostSample() as sample):
                 self._sample(host, sample)
 
@@ -303,6 +309,22 @@ class Twins:
             self.fleet.forget_assignment(vm=gone.vm, host=gone.host, revision=self.revision)
             self.oracle.forget(gone.vm)
 
+    def _copy(self, *, keep: bool) -> None:
+        """Go on with the fleet or with its copy, while the other is changed beyond recognition."""
+        twin = self.fleet.copy()
+        self.fleet, wrecked = (self.fleet, twin) if keep else (twin, self.fleet)
+        wreck(wrecked, self.revision, self.now)
+
+    def _take_away(self, host: str) -> None:
+        gone = self.fleet.take_away_host(host)
+        here = [one for one in self._held if one.host == host]
+        assert {held.assignment.vm for held in gone} == {one.vm for one in here}
+        for one in here:
+            self._held.remove(one)
+            self.oracle.forget(one.vm)
+        self.oracle.hosts.pop(host, None)
+        self._configs.pop(host, None)
+
     def _place(self, wish: VmSpec) -> None:
         self._asked.append(wish)
         chance = self.revision * 0x9E3779B97F4A7C15 % (1 << 64)
@@ -329,6 +351,25 @@ class Twins:
         self.fleet.apply_assignment(assignment, self.revision)
         self._held.append(assignment)
         self.oracle.hold(vm, OracleVm(wish, placement.host, placement.numa_node))
+
+
+def wreck(fleet: Fleet, revision: int, now: float) -> None:
+    """Change everything that can be changed."""
+    for held in fleet.newest(99):
+        here = held.assignment
+        if held.revision % 2:
+            fleet.forget_assignment(vm=here.vm, host=here.host, revision=revision + 1)
+        else:
+            fleet.apply_assignment(replace(here, spec=replace(here.spec, cpus=9)), revision + 1)
+    for place, host in enumerate(fleet.hosts()):
+        labels, taints = {"rack": "z", "slot": "9"}, (Taint(key="gpu"), Taint(key="new"))
+        fleet.apply_config(HostConfig(host=host.name, labels=labels, taints=taints), revision + 2)
+        fleet.apply_facts(facts(host.name, cpus=1, numa=NODES), revision + 3)
+        fleet.heard_sample(host.name, HostSample(cpu_busy=1.0), at=now + 1)
+        fleet.heard_lease(host.name, at=now + 99, lease_s=10.0)
+        if place % 2:
+            fleet.take_away_host(host.name)
+    fleet.apply_facts(facts("a-first", devices=(HostDevice(name="gpu", address="1"),)), 1)
 
 
 def check_same(said: Placement | NoHost, expected: Decided) -> None:
