@@ -10,7 +10,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from schemas.ids import HostName, Labels, VmId
+from schemas.definitions import Project, Template
+from schemas.ids import HostName, Labels, Name, VmId
+from schemas.policies import Policy
 from schemas.resources import HostTuning, StopMode, VmSpec
 from schemas.rules import Taint
 
@@ -70,5 +72,38 @@ class ConfigureHost(Struct, frozen=True, kw_only=True):
     tuning: HostTuning | None = None
 
 
+class ApplyPolicy(Struct, frozen=True, kw_only=True):
+    """Make this the newest version of the policy of its name."""
+
+    definition: Policy
+
+
+class RemovePolicy(Struct, frozen=True, kw_only=True):
+    name: Name
+
+
+class ApplyTemplate(Struct, frozen=True, kw_only=True):
+    """Make this the newest version of the template of its name."""
+
+    definition: Template
+
+
+class RemoveTemplate(Struct, frozen=True, kw_only=True):
+    name: Name
+
+
+class ApplyProject(Struct, frozen=True, kw_only=True):
+    """Make this the newest version of the project of its name."""
+
+    definition: Project
+
+
+class RemoveProject(Struct, frozen=True, kw_only=True):
+    name: Name
+
+
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
-Command = VmCommand | ConfigureHost
+ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
+RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
+DefinitionCommand = ApplyDefinition | RemoveDefinition
+Command = VmCommand | ConfigureHost | DefinitionCommand

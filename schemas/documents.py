@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from schemas import assignments, queries, resources, samples, telemetry
+from schemas import assignments, definitions, queries, requests, resources, samples, telemetry
 from schemas.envelope import CONTENT_TYPE, Envelope
 from schemas.problems import Problem
 from schemas.subjects import CATALOG, STREAMS, Channel
@@ -32,6 +32,9 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     resources.Vm,
     resources.Host,
     resources.Operation,
+    definitions.Template,
+    definitions.Project,
+    requests.VmRequest,
     Problem,
     queries.GetVm,
     queries.ListVms,
@@ -40,6 +43,9 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     queries.GetOperation,
     queries.ListOperations,
     queries.ListEvents,
+    queries.GetDefinition,
+    queries.ListDefinitions,
+    queries.ListVersions,
     queries.GetVmReading,
 )
 

@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from schemas.ids import HostName, VmId
+from schemas.definitions import Project, Template
+from schemas.ids import HostName, Name, VmId
+from schemas.policies import Policy
 from schemas.problems import Problem
 from schemas.resources import (
     GuestFacts,
     HostConfig,
     HostFacts,
+    OperationKind,
     Placement,
     PowerState,
     VmSpec,
@@ -29,7 +32,7 @@ class OperationAccepted(Struct, frozen=True, kw_only=True):
 
     command: str
     """`vm.create`, …: kind and verb of the command."""
-    kind: Literal["vm", "host"]
+    kind: OperationKind
     target: str
     request: dict[str, Any]
     """The command's data."""
@@ -189,6 +192,48 @@ class HostReturned(Struct, frozen=True, kw_only=True):
     host: HostName
 
 
+# what people define: by the inventory
+
+
+class PolicyApplied(Struct, frozen=True, kw_only=True):
+    """A new version, which counts from now on."""
+
+    definition: Policy
+
+
+class PolicyRemoved(Struct, frozen=True, kw_only=True):
+    """`version`: the one that says that it is gone. A shipped policy of the name counts again."""
+
+    name: Name
+    version: int
+
+
+class TemplateApplied(Struct, frozen=True, kw_only=True):
+    """A new version, which counts from now on."""
+
+    definition: Template
+
+
+class TemplateRemoved(Struct, frozen=True, kw_only=True):
+    """`version`: the one that says that it is gone."""
+
+    name: Name
+    version: int
+
+
+class ProjectApplied(Struct, frozen=True, kw_only=True):
+    """A new version, which counts from now on."""
+
+    definition: Project
+
+
+class ProjectRemoved(Struct, frozen=True, kw_only=True):
+    """`version`: the one that says that it is gone."""
+
+    name: Name
+    version: int
+
+
 OperationEvent = OperationAccepted | OperationProgressed | OperationSucceeded | OperationFailed
 VmEvent = (
     VmScheduled
@@ -206,4 +251,7 @@ VmEvent = (
     | VmGuestChanged
 )
 HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
-Event = OperationEvent | VmEvent | HostEvent
+DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
+DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
+DefinitionEvent = DefinitionApplied | DefinitionRemoved
+Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent

@@ -32,6 +32,13 @@ SoftRule = Literal["labels", "taints", "image", "affinity", "anti_affinity", "sp
 Strictness = Literal["required", "preferred", "off"]
 """`preferred`: the host is not excluded, but scores 0 instead of 1 in a term of the rule's name."""
 
+MOST_VERSIONS = 1_000_000_000
+
+Version = Annotated[
+    int,
+    Meta(ge=0, le=MOST_VERSIONS, description="0 or left out: the next, counted when it is applied"),
+]
+
 TermWeight = Annotated[float, Meta(ge=0, le=1000)]
 
 
@@ -48,7 +55,7 @@ class Policy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named, versioned way to choose among the hosts that fit."""
 
     name: Name
-    version: Annotated[int, Meta(ge=1, le=1_000_000_000)]
+    version: Version = 0
     description: Annotated[str, Meta(max_length=1024)] = ""
     weights: dict[Term, TermWeight] = {}
     rules: dict[SoftRule, Strictness] = {}

@@ -90,11 +90,8 @@ def _policy(node: Node, errors: Errors) -> dict[str, Any]:
             found[name] = _FIELDS[name](value, errors)
     if not isinstance(node, MappingNode):
         return found
-    errors += [
-        _error(node, f"field {name!r} is missing")
-        for name in ("name", "version")
-        if name not in seen
-    ]
+    if "name" not in seen:
+        errors.append(_error(node, "field 'name' is missing"))
     return found
 
 

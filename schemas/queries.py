@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.ids import HostName, Labels, OperationId, VmId
+from schemas.definitions import DefinitionKind
+from schemas.ids import HostName, Labels, Name, OperationId, VmId
 from schemas.resources import OperationPhase, VmState
 
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
@@ -80,6 +81,31 @@ class ListEvents(Struct, frozen=True, kw_only=True):
     vm: VmId | None = None
     host: HostName | None = None
     since: datetime | None = None
+
+
+class GetDefinition(Struct, frozen=True, kw_only=True):
+    """Inventory `definition.get`: a `Definition`, the one that counts unless a version is named."""
+
+    kind: DefinitionKind
+    name: Name
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class ListDefinitions(Struct, frozen=True, kw_only=True):
+    """Inventory `definition.list`: a `Page` of `Definition`, those that count, by name."""
+
+    kind: DefinitionKind
+    limit: PageSize = 50
+    after: Cursor | None = None
+
+
+class ListVersions(Struct, frozen=True, kw_only=True):
+    """Inventory `definition.versions`: a `Page` of `Definition`, every version, newest first."""
+
+    kind: DefinitionKind
+    name: Name
+    limit: PageSize = 50
+    after: Cursor | None = None
 
 
 class GetVmReading(Struct, frozen=True, kw_only=True):

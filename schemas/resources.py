@@ -47,6 +47,19 @@ class NicSpec(Struct, frozen=True, kw_only=True):
     model: Literal["virtio", "e1000"] = "virtio"
 
 
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=63)], Annotated[str, Meta(max_length=1024)]],
+    Meta(max_length=64),
+]
+
+
+class TemplateUse(Struct, frozen=True, kw_only=True):
+    """The template that a spec was made with."""
+
+    name: Name
+    version: int
+
+
 class VmSpec(Struct, frozen=True, kw_only=True):
     """What a VM is wished to be."""
 
@@ -56,18 +69,15 @@ class VmSpec(Struct, frozen=True, kw_only=True):
     disks: Annotated[tuple[DiskSpec, ...], Meta(min_length=1, max_length=16)]
     nics: Annotated[tuple[NicSpec, ...], Meta(max_length=8)] = (NicSpec(),)
     labels: Annotated[Labels, Meta(max_length=64)] = {}
-    metadata: Annotated[
-        dict[
-            Annotated[str, Meta(min_length=1, max_length=63)], Annotated[str, Meta(max_length=1024)]
-        ],
-        Meta(max_length=64),
-    ] = {}
+    metadata: Metadata = {}
     """Free text for people and programs; Vireo never reads it."""
     on: HostRules = HostRules()
     hardware: Hardware = Hardware()
     project: Name | None = None
     policy: Name | None = None
     """The scheduling policy to be placed by; None is the site's own."""
+    template: TemplateUse | None = None
+    """What it was made with. All that the template says stands in the spec itself."""
     power: PowerState = "running"
 
 
@@ -283,6 +293,8 @@ class Host(Struct, frozen=True, kw_only=True):
 
 OperationPhase = Literal["accepted", "scheduled", "running", "succeeded", "failed", "cancelled"]
 
+OperationKind = Literal["vm", "host", "policy", "template", "project"]
+
 ENDED: frozenset[OperationPhase] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -304,9 +316,9 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: OperationId
     command: str
     """`vm.create`, `vm.start`, …"""
-    kind: Literal["vm", "host"]
+    kind: OperationKind
     target: str
-    """Id of the VM or name of the host."""
+    """Id of the VM, or name of what else it is about."""
     phase: OperationPhase
     actor: str
     created_at: datetime

@@ -12,8 +12,10 @@ from typing import Any
 from msgspec import Struct
 
 from schemas import actions, assignments, commands, events, resources, rules, telemetry
+from schemas.definitions import Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
+from schemas.policies import Policy
 from schemas.problems import FieldError, Problem
 from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
 from schemas.wire import wrap
@@ -49,6 +51,28 @@ PLACEMENT = resources.Placement(
             host="h2", rule="memory", detail="needs 1024 MiB, 512 MiB of 4096 MiB are free"
         ),
     ),
+)
+
+POLICY = Policy(
+    name="quiet", version=3, weights={"free_cpu": 2.0, "energy": 1.0}, rules={"spread": "preferred"}
+)
+
+TEMPLATE = Template(
+    name="web",
+    version=1,
+    cpus=2,
+    memory_mib=1024,
+    disks=(resources.DiskSpec(image="debian-12", size_gib=10),),
+    labels={"tier": "web"},
+    project="shop",
+)
+
+PROJECT = Project(
+    name="shop",
+    version=2,
+    description="The shop and what it stands on",
+    policy="quiet",
+    quota=Quota(vms=20, cpus=64),
 )
 
 GUEST = resources.GuestFacts(
@@ -139,6 +163,14 @@ GUEST_SAMPLE = telemetry.GuestSample(
 
 HOST_SAMPLE = telemetry.HostSample(
     cpu_busy=0.31,
+    io_wait=0.02,
+    power_watts=184.5,
+    cpu_modes=telemetry.CpuModes(
+        user=0.22, nice=0.0, system=0.07, irq=0.0, softirq=0.02, steal=0.0
+    ),
+    cpu_pressure=0.04,
+    memory_pressure=0.0,
+    io_pressure=0.01,
     load1=4.2,
     load5=3.9,
     load15=3.1,
@@ -147,6 +179,7 @@ HOST_SAMPLE = telemetry.HostSample(
     swap_used_mib=0,
     disk_total_bytes=966367641600,
     disk_free_bytes=751619276800,
+    pools=(telemetry.PoolSample(name="nvme", total_bytes=1920383410176, free_bytes=1610612736000),),
     uptime_s=864000.0,
     vms_running=1,
 )
@@ -162,6 +195,12 @@ MESSAGES: tuple[Struct, ...] = (
     commands.ResumeVm(vm=VM),
     commands.DeleteVm(vm=VM),
     commands.ConfigureHost(host=HOST, maintenance=True, labels={"rack": "b"}),
+    commands.ApplyPolicy(definition=POLICY),
+    commands.RemovePolicy(name=POLICY.name),
+    commands.ApplyTemplate(definition=TEMPLATE),
+    commands.RemoveTemplate(name=TEMPLATE.name),
+    commands.ApplyProject(definition=PROJECT),
+    commands.RemoveProject(name=PROJECT.name),
     actions.RebootVmOnce(vm=VM, mode="graceful", deadline=AT.replace(minute=31)),
     events.OperationAccepted(command="vm.start", kind="vm", target=VM, request={"vm": VM}),
     events.OperationProgressed(step=2, of=4, detail="define the domain"),
@@ -184,6 +223,12 @@ MESSAGES: tuple[Struct, ...] = (
     events.HostConfigured(config=resources.HostConfig(host=HOST, generation=1, maintenance=True)),
     events.HostSilent(host=HOST, silent_s=12.5),
     events.HostReturned(host=HOST),
+    events.PolicyApplied(definition=POLICY),
+    events.PolicyRemoved(name=POLICY.name, version=4),
+    events.TemplateApplied(definition=TEMPLATE),
+    events.TemplateRemoved(name=TEMPLATE.name, version=2),
+    events.ProjectApplied(definition=PROJECT),
+    events.ProjectRemoved(name=PROJECT.name, version=3),
 )
 
 ASSIGNMENT = assignments.VmAssignment(
@@ -305,13 +350,23 @@ VALUES: tuple[Struct, ...] = (
 """What travels without an envelope: FLEET's values, telemetry, answers."""
 
 
+ABOUT = {
+    "vm": VM,
+    "host": HOST,
+    "operation": OPERATION,
+    "policy": POLICY.name,
+    "template": TEMPLATE.name,
+    "project": PROJECT.name,
+}
+
+
 def enveloped(message: Struct) -> Envelope[Struct]:
     """The sample of a message of the catalogue in its envelope."""
     channel = BY_MESSAGE[type(message)]
     kind = channel.name.partition(".")[0]
     is_command = channel.stream == COMMANDS
     identity = OPERATION if is_command else derived_id(OPERATION, channel.name)
-    about = {"vm": VM, "host": HOST, "operation": OPERATION}[kind]
+    about = ABOUT[kind]
     return wrap(
         message,
         id=identity,

@@ -108,7 +108,7 @@ STREAMS: tuple[Stream, ...] = (
     ),
     Stream(
         name=KV_CONFIG,
-        description="What people define and services watch: tokens, policies, templates, properties",
+        description="What people define and services watch: tokens, policies, templates, projects",
         bucket=True,
         history=20,
     ),
@@ -186,6 +186,12 @@ CATALOG: tuple[Channel, ...] = (
     _command(commands.ResumeVm, "vm", "resume", "scheduler"),
     _command(commands.DeleteVm, "vm", "delete", "scheduler"),
     _command(commands.ConfigureHost, "host", "configure", "scheduler"),
+    _command(commands.ApplyPolicy, "policy", "apply", "inventory"),
+    _command(commands.RemovePolicy, "policy", "remove", "inventory"),
+    _command(commands.ApplyTemplate, "template", "apply", "inventory"),
+    _command(commands.RemoveTemplate, "template", "remove", "inventory"),
+    _command(commands.ApplyProject, "project", "apply", "inventory"),
+    _command(commands.RemoveProject, "project", "remove", "inventory"),
     _action(actions.RebootVmOnce, "vm", "reboot_once"),
     _event(events.OperationAccepted, "operation", "accepted", "gateway"),
     _event(events.OperationProgressed, "operation", "progressed", "hostagent"),
@@ -208,6 +214,12 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.HostConfigured, "host", "configured", "scheduler"),
     _event(events.HostSilent, "host", "silent", "scheduler"),
     _event(events.HostReturned, "host", "returned", "scheduler"),
+    _event(events.PolicyApplied, "policy", "applied", "inventory"),
+    _event(events.PolicyRemoved, "policy", "removed", "inventory"),
+    _event(events.TemplateApplied, "template", "applied", "inventory"),
+    _event(events.TemplateRemoved, "template", "removed", "inventory"),
+    _event(events.ProjectApplied, "project", "applied", "inventory"),
+    _event(events.ProjectRemoved, "project", "removed", "inventory"),
 )
 
 BY_MESSAGE: dict[type[Any], Channel] = {channel.message: channel for channel in CATALOG}
@@ -287,6 +299,11 @@ def host_facts_key(host: str) -> str:
 
 def host_config_key(host: str) -> str:
     return f"host.config.{_name(host)}"
+
+
+def definition_key(kind: str, name: str) -> str:
+    """CONFIG key of a policy, template or project; `*` as name means: of every one (a pattern)."""
+    return f"{_name(kind)}.{name if name == '*' else _name(name)}"
 
 
 def host_keys(host: str) -> str:

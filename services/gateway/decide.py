@@ -21,7 +21,7 @@ from schemas.events import OperationAccepted
 from schemas.ids import derived_id, is_uuid7, time_of
 from schemas.problems import FieldError, Problem, unavailable
 from schemas.queries import GetOperation
-from schemas.resources import ENDED, Operation, OperationPhase, VmSpec
+from schemas.resources import ENDED, Operation, OperationKind, OperationPhase, VmSpec
 from schemas.wire import wrap
 from services.gateway.model import (
     NEXT_STATES,
@@ -213,17 +213,29 @@ def vm_of(command: str) -> str:
     return derived_id(command, "vm")
 
 
+def target_of(message: commands.Command) -> str:
+    """What a command is about: the id of a VM, the name of anything else."""
+    match message:
+        case commands.ConfigureHost():
+            return message.host
+        case commands.ApplyPolicy() | commands.ApplyTemplate() | commands.ApplyProject():
+            return message.definition.name
+        case commands.RemovePolicy() | commands.RemoveTemplate() | commands.RemoveProject():
+            return message.name
+        case _:
+            return message.vm
+
+
 def accept(
     message: commands.Command, *, command: str, site: str, caller: Caller, traceparent: str | None
 ) -> Accepted:
     """The command with its id, the event that tells of it, and the answer. The time is the id's."""
     name = subjects.BY_MESSAGE[type(message)].name
-    is_host = isinstance(message, commands.ConfigureHost)
-    target = message.host if isinstance(message, commands.ConfigureHost) else message.vm
+    target = target_of(message)
     at = time_of(command)
     told = OperationAccepted(
         command=name,
-        kind="host" if is_host else "vm",
+        kind=msgspec.convert(name.partition(".")[0], OperationKind),
         target=target,
         request=msgspec.to_builtins(message),
     )

@@ -61,7 +61,7 @@ def _host_of(data: Any) -> str | None:
         return data.facts.host
     if isinstance(data, events.HostConfigured):
         return data.config.host
-    if isinstance(data, events.OperationEvent):
+    if isinstance(data, events.OperationEvent | events.DefinitionEvent):
         return None
     host: str = data.host
     return host
