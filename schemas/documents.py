@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from schemas import assignments, definitions, queries, requests, resources, samples, telemetry
+from schemas import assignments, definitions, forecasts, queries, requests, resources, samples, telemetry
 from schemas.envelope import CONTENT_TYPE, Envelope
 from schemas.problems import Problem
 from schemas.subjects import CATALOG, STREAMS, Channel
@@ -35,6 +35,9 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     definitions.Template,
     definitions.Project,
     requests.VmRequest,
+    forecasts.Forecast,
+    forecasts.PlacementReview,
+    forecasts.Capacity,
     Problem,
     queries.GetVm,
     queries.ListVms,
@@ -47,6 +50,8 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     queries.ListDefinitions,
     queries.ListVersions,
     queries.GetVmReading,
+    queries.Try,
+    queries.CountCapacity,
 )
 
 PARAMETERS = {

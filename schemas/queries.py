@@ -8,11 +8,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from schemas.definitions import DefinitionKind
-from schemas.ids import HostName, Labels, Name, OperationId, VmId
-from schemas.resources import OperationPhase, VmState
+from schemas.forecasts import MOST_HOSTS, MoreHosts
+from schemas.ids import HostName, LabelKey, Labels, Name, OperationId, VmId
+from schemas.policies import Policy
+from schemas.resources import OperationPhase, VmSpec, VmState
 
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
 Cursor = Annotated[str, Meta(max_length=200)]
@@ -112,6 +114,31 @@ class GetVmReading(Struct, frozen=True, kw_only=True):
     """Metrics `vm`: a `VmReading`."""
 
     vm: VmId
+
+
+class Try(Struct, frozen=True, kw_only=True):
+    """`try.<site>` of the service that owns the command: a `Forecast` of what would come of it."""
+
+    command: Raw
+    """The command in its envelope, as it would be sent."""
+    policy: Policy | None = None
+    """To place a new VM by this policy, instead of the one that its spec names."""
+    without_vm: VmId | None = None
+    """As if there were no such VM."""
+
+
+class CountCapacity(Struct, frozen=True, kw_only=True):
+    """Scheduler `capacity.<site>`: the `Capacity` for copies of a spec, whose name does not matter."""
+
+    spec: VmSpec | None = None
+    policy: Policy | None = None
+    """To place by this policy, instead of the one that the spec names."""
+    by: LabelKey | None = None
+    """Count by the values of this label of hosts, too."""
+    without: Annotated[tuple[HostName, ...], Meta(max_length=MOST_HOSTS)] = ()
+    """As if there were no such hosts; their VMs move elsewhere first, as far as they fit."""
+    add: Annotated[tuple[MoreHosts, ...], Meta(max_length=16)] = ()
+    """As if there were these, too."""
 
 
 class Empty(Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from schemas import actions, assignments, commands, events, resources, rules, telemetry
+from schemas import actions, assignments, commands, events, forecasts, resources, rules, telemetry
 from schemas.definitions import Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
@@ -337,6 +337,52 @@ HOST_READING = telemetry.HostReading(
     host=HOST, site=SITE, at=AT, interval_s=5.0, sample=HOST_SAMPLE, vms=1
 )
 
+FORECAST = forecasts.Forecast(
+    command="vm.create",
+    kind="vm",
+    target="web-1",
+    host=HOST,
+    changes=(
+        forecasts.Change(field="host", after=HOST),
+        forecasts.Change(field="power", after="running"),
+    ),
+    placement=PLACEMENT,
+)
+
+REVIEW = forecasts.PlacementReview(
+    vm=VM, name=SPEC.name, host=HOST, placement=PLACEMENT, now=FORECAST
+)
+
+CAPACITY = forecasts.Capacity(
+    site=SITE,
+    policy="spread",
+    policy_version=1,
+    count=27,
+    hosts=(forecasts.Room(host=HOST, count=27),),
+    hosts_with_room=1,
+    by="rack",
+    values=(forecasts.RoomByLabel(value="a", hosts=1, count=27),),
+    excluded=(
+        resources.Excluded(
+            host=HOST, rule="memory", detail="needs 1024 MiB, 512 of 65024 MiB are left"
+        ),
+    ),
+    excluded_by={"memory": 1},
+    displaced=forecasts.Displaced(
+        vms=2,
+        placed=1,
+        stuck=(
+            forecasts.Stuck(
+                vm=VM,
+                name=SPEC.name,
+                host="h2",
+                detail="No host of 1 can take 2 CPUs and 1024 MiB of memory: 1 by labels.",
+                excluded_by={"labels": 1},
+            ),
+        ),
+    ),
+)
+
 VALUES: tuple[Struct, ...] = (
     ASSIGNMENT,
     FRAME,
@@ -345,6 +391,9 @@ VALUES: tuple[Struct, ...] = (
     HOST_RESOURCE,
     VM_READING,
     HOST_READING,
+    FORECAST,
+    REVIEW,
+    CAPACITY,
     INVALID,
 )
 """What travels without an envelope: FLEET's values, telemetry, answers."""

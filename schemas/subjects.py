@@ -284,6 +284,11 @@ def service(name: str, endpoint: str) -> str:
     return f"vireo.svc.{_name(name)}.{endpoint}"
 
 
+def of_site(endpoint: str, *, site: str) -> str:
+    """The endpoint of a service that every site has its own of: asked of the right one."""
+    return f"{endpoint}.{_name(site)}"
+
+
 def dead_letter(*, stream: str, consumer: str) -> str:
     return f"vireo.dlq.{stream}.{consumer}"
 
