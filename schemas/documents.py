@@ -14,7 +14,16 @@ from typing import Any
 import msgspec
 import yaml
 
-from schemas import assignments, definitions, forecasts, queries, requests, resources, samples, telemetry
+from schemas import (
+    assignments,
+    definitions,
+    forecasts,
+    queries,
+    requests,
+    resources,
+    samples,
+    telemetry,
+)
 from schemas.envelope import CONTENT_TYPE, Envelope
 from schemas.problems import Problem
 from schemas.subjects import CATALOG, STREAMS, Channel
