@@ -16,12 +16,12 @@ from schemas.assignments import VmAssignment
 from schemas.policies import Policy
 from schemas.resources import HostConfig, HostFacts, Placement, VmSpec
 from schemas.telemetry import HostSample
-from services.scheduler.choice import Chooser
+from services.scheduler.choice import Choice, Chooser
 from services.scheduler.compiled import CompiledPolicy, compile_policy
 from services.scheduler.groups import Member
 from services.scheduler.model import Ask, Held, HostRow, Limits
 from services.scheduler.placement import NoHost, place
-from services.scheduler.requests import Demand, Request, demand_of, keeps_away, request_of
+from services.scheduler.requests import Demand, Request, Requests, demand_of, keeps_away
 from services.scheduler.table import Table
 
 GONE_LIMIT = 10_000
@@ -42,8 +42,7 @@ class Fleet:
         self._chooser = Chooser(self.table)
         self._policies = {name: compile_policy(one) for name, one in policies.items()}
         self._policy = policy
-        self._asked: Request | None = None
-        """Compiled last: what was decided is held next."""
+        self._requests = Requests()
         self._hosts: dict[str, HostRow] = {}
         self._early: dict[str, tuple[HostSample, float]] = {}
         """The newest sample, and when it came, of hosts that have a lease and no facts yet."""
@@ -92,9 +91,17 @@ class Fleet:
         """The policy of this name, or the site's own."""
         return self._policies.get(name or self._policy)
 
+    def request(self, spec: VmSpec) -> Request:
+        """A wish, compiled."""
+        return self._requests.of(spec)
+
+    def choose(self, spec: VmSpec, policy: CompiledPolicy, ask: Ask) -> Choice:
+        """Every host judged and scored for a VM, without words."""
+        return self._chooser.choose(self.request(spec), policy, chance=ask.chance, now=ask.now)
+
     def place(self, spec: VmSpec, policy: CompiledPolicy, ask: Ask) -> Placement | NoHost:
         """The host for a new VM. Nothing is reserved yet."""
-        return place(self._chooser, self._request(spec), policy, ask)
+        return place(self._chooser, self.request(spec), policy, ask)
 
     def held(self, vm: str) -> Held | None:
         """The assignment of a VM: the one that has not ended, else the newest."""
@@ -103,6 +110,10 @@ class Fleet:
 
     def held_on(self, vm: str, host: str) -> Held | None:
         return self._held.get((vm, host))
+
+    def held_by(self, host: str) -> list[Held]:
+        """The assignments to a host, those that have ended included, by VM."""
+        return [self._held[vm, host] for vm in sorted(self._vms_on.get(host, ()))]
 
     def live_named(self, name: str) -> tuple[str, ...]:
         """Ids of the VMs of this name whose end has not been decided."""
@@ -154,8 +165,16 @@ class Fleet:
 
     def apply_assignment(self, assignment: VmAssignment, revision: int) -> None:
         vm, host = assignment.vm, assignment.host
-        if revision > max(self._revision((vm, host)), self._gone.get(vm, {}).get(host, 0)):
+        held = self._held.get((vm, host))
+        if held is not None and not held.revision and held.assignment == assignment:
+            # Reserved before: it is counted already.
+            self._held[vm, host] = replace(held, revision=revision)
+        elif self.is_news(vm=vm, host=host, revision=revision):
             self._hold(assignment, revision)
+
+    def is_news(self, *, vm: str, host: str, revision: int) -> bool:
+        """Whether what FLEET said of an assignment at this revision is still to be learned."""
+        return revision > max(self._revision((vm, host)), self._gone.get(vm, {}).get(host, 0))
 
     def forget_assignment(self, *, vm: str, host: str, revision: int) -> None:
         """The key was purged at `revision`."""
@@ -183,6 +202,10 @@ class Fleet:
         """A policy that is new, or in place of the one of its name."""
         self._policies[policy.name] = compile_policy(policy)
 
+    def lift(self, vm: str, host: str) -> None:
+        """As if this host did not hold the VM."""
+        self._drop((vm, host))
+
     def take_away_vm(self, vm: str) -> None:
         """As if there were no such VM."""
         for host in sorted(self._hosts_of.get(vm, ())):
@@ -190,7 +213,7 @@ class Fleet:
 
     def take_away_host(self, host: str) -> list[Held]:
         """As if there were no such host. Answers the assignments that go with it, by VM."""
-        gone = [self._held[vm, host] for vm in sorted(self._vms_on.get(host, ()))]
+        gone = self.held_by(host)
         for held in gone:
             self._drop((held.assignment.vm, host))
         row = self._hosts.pop(host, None)
@@ -236,11 +259,6 @@ class Fleet:
     def _revision(self, key: Key) -> int:
         held = self._held.get(key)
         return held.revision if held else 0
-
-    def _request(self, spec: VmSpec) -> Request:
-        if self._asked is None or self._asked.spec is not spec:
-            self._asked = request_of(spec)
-        return self._asked
 
     def _hold(self, assignment: VmAssignment, revision: int) -> None:
         vm, host = assignment.vm, assignment.host
@@ -291,7 +309,7 @@ class Fleet:
     def _count(self, held: Held) -> None:
         here = held.assignment
         self.table.take(here.host, held.demand)
-        away = keeps_away(self._request(here.spec))
+        away = keeps_away(self.request(here.spec))
         self.table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, away))
 
     def _demand(self, assignment: VmAssignment, row: HostRow) -> Demand:
@@ -299,7 +317,7 @@ class Fleet:
         ids = [node.id for node in nodes]
         promised = assignment.placement.numa_node
         node = ids.index(promised) if promised in ids else None
-        return demand_of(self._request(assignment.spec), row.images, node=node)
+        return demand_of(self.request(assignment.spec), row.images, node=node)
 
     def _weigh_again(self, host: str) -> None:
         """A disk as large as its image takes what the image takes: new images, new sums."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from chassis.bus import Conflict, Incoming
 from chassis.dispatch import Handler, by_type
 from chassis.service import Consumer, Retry, Rig, Service
 from schemas import subjects
-from schemas.commands import ConfigureHost
+from schemas.commands import ConfigureHost, CreateVm
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
 from schemas.shipped import shipped
@@ -30,11 +31,15 @@ from services.scheduler.model import (
     Changed,
     Configured,
     Decision,
+    Held,
     Placed,
     Refused,
     Repeated,
 )
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.ticks import Ticks
+
+MS_PER_S = 1000
 
 log = structlog.get_logger()
 
@@ -50,6 +55,9 @@ class Commands:
         self._fleet = fleet
         self._ledger = ledger
         self._hearing = hearing
+        self._ticks = Ticks(
+            rig.clock, most=settings.tick_commands, tick_s=settings.tick_ms / MS_PER_S
+        )
 
     async def on_command(self, command: Envelope[Any], message: Incoming) -> None:
         """Decide and record; when somebody else wrote first, look again and decide again."""
@@ -58,37 +66,54 @@ class Commands:
         again = message.delivered > 1
         if again:
             await self._ledger.refresh(_key_of(command.data))
+            if await self._was_settled(command):
+                return _log(command, None)
         for _ in range(self._settings.decide_attempts):
             try:
-                decision = await self._decide(command, again=again)
-                await self._record(command, decision)
+                return _log(command, await self._carry_out(command, again=again))
             except Conflict:
                 await self._ledger.refresh(_key_of(command.data))
-                continue
-            _log(command, decision)
-            return
         raise Retry(self._settings.retry_s, "others wrote first, again and again")
 
-    async def _decide(self, command: Envelope[Any], *, again: bool) -> Decision | None:
-        """None: this was settled before, and nothing is left to say."""
-        decision = await self._decide_when_settled(command)
-        if not again or isinstance(decision, Repeated):
-            return decision
-        if await self._ledger.is_over(command.id):
-            return None
-        held = None
-        if not isinstance(command.data, ConfigureHost):
-            held = self._fleet.held(command.data.vm)
-        return overtaken(command, held) or decision
+    async def _was_settled(self, command: Envelope[Any]) -> bool:
+        """Whether nothing is left to say. What FLEET still holds of it is said again."""
+        held = self._held(command)
+        if held is not None and held.assignment.operation == command.id:
+            return False
+        return await self._ledger.is_over(command.id)
 
-    async def _decide_when_settled(self, command: Envelope[Any]) -> Decision:
+    async def _carry_out(self, command: Envelope[Any], *, again: bool) -> Decision:
         """A refusal for silence waits until silence means something; one for a host that has not
         registered only while there is one that registers."""
         while True:
-            decision = decide(command, self._fleet, now=self._rig.clock.monotonic())
-            if self._hearing.settled or not await self._may_change(decision):
-                return decision
+            async with self._ticks.turn(self._shape(command)):
+                decision = self._decide(command, again=again)
+                if self._hearing.settled or not await self._may_change(decision):
+                    await self._record(command, decision)
+                    return decision
             await self._rig.clock.sleep(self._settings.settle_tick_s)
+
+    def _decide(self, command: Envelope[Any], *, again: bool) -> Decision:
+        """Whoever asks about a VM that is just being written asks again when it is."""
+        held = self._held(command)
+        decision = decide(command, self._fleet, now=self._rig.clock.monotonic())
+        if held is not None and not held.revision and not isinstance(decision, Repeated):
+            raise Conflict(f"VM {held.assignment.vm} is being written")
+        if again and not isinstance(decision, Repeated):
+            return overtaken(command, held) or decision
+        return decision
+
+    def _held(self, command: Envelope[Any]) -> Held | None:
+        """The assignment that a command is about."""
+        return (
+            None if isinstance(command.data, ConfigureHost) else self._fleet.held(command.data.vm)
+        )
+
+    def _shape(self, command: Envelope[Any]) -> Hashable:
+        """What is alike is decided one after another."""
+        if isinstance(command.data, CreateVm):
+            return self._fleet.request(command.data.spec).shape
+        return command.type
 
     async def _may_change(self, decision: Decision) -> bool:
         """Whether what is about to be heard may turn a refusal."""
@@ -97,7 +122,7 @@ class Commands:
         missing = decision.unregistered
         return decision.unheard or (missing is not None and await self._ledger.has_called(missing))
 
-    async def _record(self, command: Envelope[Any], decision: Decision | None) -> None:
+    async def _record(self, command: Envelope[Any], decision: Decision) -> None:
         origin, voice = origin_of(command), self._ledger.voice
         match decision:
             case Placed():
@@ -195,7 +220,9 @@ def _commands_consumer(settings: SchedulerSettings, site: str, commands: Command
         handler=by_type(dict.fromkeys(DECISIONS, commands.on_command)),
         key=key_of_command,
         concurrency=settings.concurrency,
+        batch=settings.concurrency,
         ack_wait_s=settings.ack_wait_s,
+        confirm=False,
     )
 
 

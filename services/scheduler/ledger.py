@@ -166,7 +166,9 @@ def learn(fleet: Fleet, known: Entry) -> None:
         if kind == "vm" and known.value is None:
             fleet.forget_assignment(vm=id, host=host, revision=known.revision)
         elif kind == "vm" and known.value is not None:
-            fleet.apply_assignment(_assignment.decode(known.value), known.revision)
+            # Most are echoes of what was written here.
+            if fleet.is_news(vm=id, host=host, revision=known.revision):
+                fleet.apply_assignment(_assignment.decode(known.value), known.revision)
         elif (kind, id) == ("host", "facts") and known.value is not None:
             fleet.apply_facts(_facts.decode(known.value), known.revision)
         elif (kind, id) == ("host", "config") and known.value is not None:

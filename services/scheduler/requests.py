@@ -17,6 +17,8 @@ from services.scheduler.groups import AntiTerm
 from services.scheduler.selectors import Selector, selector
 
 KIB_PER_MIB = 1024
+LATELY = 512
+"""Wishes that are kept compiled."""
 
 Counted = tuple[str, Any]
 """What is counted by class: `("device", name)`, `("pool", name)`, `("huge", size in KiB)`."""
@@ -100,6 +102,22 @@ def request_of(spec: VmSpec) -> Request:
         spread=tuple((selector(one.labels, one.expressions), one) for one in on.spread),
         prefer=prefer,
     )
+
+
+class Requests:
+    """Wishes compiled lately: what is asked for is decided, reserved and written within moments."""
+
+    def __init__(self) -> None:
+        self._lately: dict[int, Request] = {}
+        """By the identity of the spec, which the request holds on to."""
+
+    def of(self, spec: VmSpec) -> Request:
+        found = self._lately.get(id(spec))
+        if found is None:
+            found = self._lately[id(spec)] = request_of(spec)
+            if len(self._lately) > LATELY:
+                del self._lately[next(iter(self._lately))]
+        return found
 
 
 def demand_of(request: Request, images: Mapping[str, int], *, node: int | None = None) -> Demand:

@@ -74,7 +74,12 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
     decide_attempts: Annotated[
         int, Meta(ge=1, le=100, description="Decisions per delivery when others write first")
     ] = 5
-    concurrency: Annotated[Count, Meta(description="Commands in hand at once")] = 64
+    concurrency: Annotated[Count, Meta(description="Commands in hand at once")] = 256
+    tick_commands: Annotated[Count, Meta(description="Commands decided together at most")] = 256
+    tick_ms: Annotated[
+        float,
+        Meta(gt=0, le=1000, description="While others are written, commands gather so long"),
+    ] = 2.0
     ack_wait_s: Annotated[
         Seconds, Meta(description="Time after which what a dead scheduler had in hand comes again")
     ] = 5.0

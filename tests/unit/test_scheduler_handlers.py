@@ -148,6 +148,26 @@ async def test_the_loser_of_a_race_for_one_key_decides_again_on_what_the_other_w
     assert (after.generation, after.power, after.supersedes) == (3, "stopped", id_of(2))
 
 
+async def test_of_those_decided_together_only_the_one_that_clashed_is_decided_again(
+    world: World,
+) -> None:
+    await with_host(world, "h1", "h2")
+    await world.send(create(1))
+    await world.settle()
+    before = await world.bus.last_sequence(FLEET)
+    theirs = msgspec.structs.replace(world.assignment(VM), vm=id_of(1004), operation=id_of(99))
+    # Written and decided in one breath: the scheduler has not heard of it yet.
+    await world.bus.publish(
+        put(subjects.KV_FLEET, subjects.vm_key(vm=theirs.vm, host=theirs.host), encode(theirs))
+    )
+    for number in range(2, 7):
+        await world.send(create(number, f"vm{number}"))
+    await world.settle()
+    assert await world.bus.last_sequence(FLEET) == before + 5
+    refused = [event for event in await world.events() if isinstance(event.data, OperationFailed)]
+    assert [event.operation for event in refused] == [id_of(4)]
+
+
 async def test_two_schedulers_never_give_one_vm_to_two_hosts(world: World) -> None:
     await with_host(world, "h1", "h2")
     await world.start_warm()
