@@ -12,9 +12,29 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from schemas.ids import HostName, SiteName, VmId
+from schemas.ids import HostName, Name, SiteName, VmId
 
 MAX_VMS_PER_FRAME = 4096
+
+
+class CpuModes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What CPUs were busy with since the frame before, as shares of all their time, 0 to 1."""
+
+    user: float | None = None
+    nice: float | None = None
+    system: float | None = None
+    irq: float | None = None
+    softirq: float | None = None
+    steal: float | None = None
+    """Waited for a CPU that a hypervisor below gave to others."""
+
+
+class PoolSample(Struct, frozen=True, kw_only=True):
+    """The file system of a storage pool."""
+
+    name: Name
+    total_bytes: int
+    free_bytes: int
 
 
 class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -23,6 +43,16 @@ class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     io_wait: float | None = None
     """Share of the time since the frame before in which CPUs waited for disks, 0 to 1."""
     power_watts: float | None = None
+    """On average since the frame before: of the whole machine where a meter measures it, else of its
+    processors and memory."""
+    cpu_modes: CpuModes | None = None
+    cpu_pressure: float | None = None
+    """Share of the last ten seconds in which some task waited for a CPU, 0 to 1 (the kernel's pressure
+    stall information)."""
+    memory_pressure: float | None = None
+    """The same for memory."""
+    io_pressure: float | None = None
+    """The same for disks."""
     load1: float | None = None
     load5: float | None = None
     load15: float | None = None
@@ -32,6 +62,8 @@ class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_total_bytes: int | None = None
     """Of the file system that holds the VMs' disks."""
     disk_free_bytes: int | None = None
+    pools: Annotated[tuple[PoolSample, ...], Meta(max_length=64)] = ()
+    """The host's other storage pools, where they are there."""
     uptime_s: float | None = None
     vms_running: int = 0
 

@@ -1,5 +1,8 @@
 """The disks of guests: `data_dir/vms/<vm>/<disk>.qcow2`, overlays on base images or blank.
 
+A disk in a storage pool is `<pool>/<vm>/<disk>.qcow2`, and a link to it stands in the VM's folder: so
+where it is stays known even when the settings that named the pool have changed.
+
 A disk that exists is never written to, and a half-made one never has a disk's name. What removes is
 `remove` alone.
 """
@@ -38,9 +41,9 @@ class Disks:
         return self._vms / vm
 
     def path(self, vm: VmId, name: str) -> Path:
-        if not is_name(name):
-            raise ValueError(f"not a name: {name!r}")
-        return self.folder(vm) / f"{name}.qcow2"
+        """Where a disk is: in the VM's folder, or where the link there leads."""
+        entry = self._entry(vm, name)
+        return entry.readlink() if entry.is_symlink() else entry
 
     def image(self, spec: VmSpec) -> Image | None:
         """The image that the guest boots from, if it boots from one that is here."""
@@ -51,16 +54,22 @@ class Disks:
         """The names of disks that are not there."""
         return [disk.name for disk in spec.disks if not self.path(vm, disk.name).exists()]
 
-    async def create(self, vm: VmId, disk: DiskSpec) -> None:
-        path = self.path(vm, disk.name)
-        if path.exists():
+    async def create(self, vm: VmId, disk: DiskSpec, *, pool: Path | None = None) -> None:
+        """`pool`: the folder to make it in; one that exists stays where it is."""
+        entry = self._entry(vm, disk.name)
+        if entry.exists():
             return
+        if entry.is_symlink() and not entry.readlink().parent.parent.is_dir():
+            raise HypervisorFailure(f"the pool of disk {disk.name!r} is away: {entry.readlink()}")
         base = self._base(disk)
         # QEMU runs as a user of its own, who must pass through but needs to see nothing else.
-        for folder in (self._vms, path.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-            if stat.S_IMODE(folder.stat().st_mode) != PASSABLE:
-                folder.chmod(PASSABLE)
+        for folder in (self._vms, entry.parent):
+            _passable(folder)
+        if pool is not None and not entry.is_symlink():
+            _link(entry, pool.resolve() / vm / entry.name)
+        path = self.path(vm, disk.name)
+        if path != entry:
+            _passable(path.parent)
         if self._empty:
             path.touch()
             return
@@ -72,7 +81,12 @@ class Disks:
     async def remove(self, vm: VmId) -> None:
         folder = self.folder(vm)
         if folder.exists():
-            await asyncio.to_thread(shutil.rmtree, folder)
+            await asyncio.to_thread(_remove, folder)
+
+    def _entry(self, vm: VmId, name: str) -> Path:
+        if not is_name(name):
+            raise ValueError(f"not a name: {name!r}")
+        return self.folder(vm) / f"{name}.qcow2"
 
     def _base(self, disk: DiskSpec) -> Image | None:
         if disk.image is None:
@@ -117,6 +131,33 @@ async def _qemu_img(*arguments: str) -> None:
         raise
     if process.returncode:
         raise HypervisorFailure(complaint.decode(errors="replace").strip()[:1000])
+
+
+def _passable(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) != PASSABLE:
+        folder.chmod(PASSABLE)
+
+
+def _link(entry: Path, target: Path) -> None:
+    """The link is on the platter before there is anything that it leads to: nothing is left behind."""
+    entry.symlink_to(target)
+    _sync(entry.parent)
+
+
+def _remove(folder: Path) -> None:
+    """A VM's folder and what its links lead to: in each pool, the folder of the same VM."""
+    for entry in folder.iterdir():
+        if not entry.is_symlink():
+            continue
+        in_pool = entry.readlink().parent
+        if in_pool.name != folder.name:
+            raise HypervisorFailure(f"{entry} leads to {entry.readlink()}, which is not the VM's")
+        if not in_pool.parent.is_dir():
+            raise HypervisorFailure(f"the pool of {entry.readlink()} is away: it cannot be removed")
+        if in_pool.exists():
+            shutil.rmtree(in_pool)
+    shutil.rmtree(folder)
 
 
 def _finish(unfinished: Path, path: Path) -> None:

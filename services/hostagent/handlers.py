@@ -89,6 +89,8 @@ async def _hypervisor(settings: Settings) -> Hypervisor:
         timeout_s=settings.libvirt_timeout_s,
         sample_timeout_s=settings.sample_timeout_s,
         keepalive_s=settings.keepalive_s,
+        pools=settings.pools,
+        devices=settings.devices,
     )
 
 

@@ -6,14 +6,16 @@ both. Every effect may be repeated: what is already so is no error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId
-from schemas.resources import DiskSpec, ForeignDomain, NumaNode, StopMode
+from schemas.resources import DiskSpec, ForeignDomain, HostPool, NumaNode, StopMode
+from schemas.rules import HostDevice, HugePages
 from schemas.telemetry import VmColumns
 from services.hostagent.model import Observed, Power
 
@@ -36,6 +38,11 @@ class Description(Struct, frozen=True, kw_only=True):
     cpus: int
     memory_mib: int
     numa: tuple[NumaNode, ...] = ()
+    huge_pages: tuple[HugePages, ...] = ()
+    """On the whole machine; none of a size that no page is set aside of."""
+    pools: tuple[HostPool, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
+    """Those that guests may have, whether one has it or not."""
     cpu_model: str = ""
     libvirt_version: str = ""
     hypervisor_version: str = ""
@@ -96,6 +103,11 @@ class Hypervisor(Protocol):
     @property
     def connected(self) -> bool: ...
 
+    @property
+    def pools(self) -> Mapping[str, Path]:
+        """The folder of each storage pool, as it was found when the host was described last."""
+        ...
+
     def listen(self, listener: Callable[[Notice], None]) -> None:
         """Call `listener` in the event loop for every notice from now on."""
         ...
@@ -121,7 +133,8 @@ class Hypervisor(Protocol):
         ...
 
     async def define(self, assignment: VmAssignment) -> None:
-        """Make or change the persistent definition. Fails where a disk is missing."""
+        """Make or change the persistent definition, with what the placement promised. Fails where a
+        disk is missing, or where a promise cannot be kept."""
         ...
 
     async def stamp(self, assignment: VmAssignment) -> None: ...

@@ -29,6 +29,13 @@ BALLOON_PERIOD_S = 5
 _parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
 
 
+class Node(Struct, frozen=True):
+    """A NUMA node to be kept on; `cpus` as libvirt writes sets: `0-3,8-11`."""
+
+    id: int
+    cpus: str
+
+
 class Layout(Struct, frozen=True, kw_only=True):
     """What a definition needs beyond the spec: where things lie on this host."""
 
@@ -42,6 +49,10 @@ class Layout(Struct, frozen=True, kw_only=True):
     cmdline: str = ""
     user_networks: tuple[str, ...] = ()
     """Networks that QEMU itself plays (NAT, no way in), where libvirt may not make any."""
+    node: Node | None = None
+    """The NUMA node to be kept on."""
+    devices: tuple[str, ...] = ()
+    """PCI addresses to be handed over."""
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -75,7 +86,7 @@ def build(assignment: VmAssignment, layout: Layout) -> str:
     marked = etree.Element(f"{{{NAMESPACE}}}vm", nsmap={PREFIX: NAMESPACE})
     etree.SubElement(domain, "metadata").append(_mark(marked, assignment))
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
-    _text(domain, "vcpu", str(spec.cpus))
+    _placed(domain, spec, layout.node)
     _boot(domain, layout)
     if layout.domain_type != "test":
         _machine(domain, layout)
@@ -115,6 +126,19 @@ def _mark(element: etree._Element, assignment: VmAssignment) -> etree._Element:
     return element
 
 
+def _placed(domain: etree._Element, spec: VmSpec, node: Node | None) -> None:
+    """What its memory is made of, and where memory and CPUs have to be."""
+    if spec.hardware.huge_page_kib is not None:
+        pages = etree.SubElement(etree.SubElement(domain, "memoryBacking"), "hugepages")
+        etree.SubElement(pages, "page", size=str(spec.hardware.huge_page_kib), unit="KiB")
+    if node is None:
+        _text(domain, "vcpu", str(spec.cpus))
+        return
+    _text(domain, "vcpu", str(spec.cpus), placement="static", cpuset=node.cpus)
+    tuned = etree.SubElement(domain, "numatune")
+    etree.SubElement(tuned, "memory", mode="strict", nodeset=str(node.id))
+
+
 def _boot(domain: etree._Element, layout: Layout) -> None:
     os = etree.SubElement(domain, "os")
     if layout.domain_type == "test":
@@ -152,6 +176,8 @@ def _devices(devices: etree._Element, assignment: VmAssignment, layout: Layout) 
         if not by_qemu:
             etree.SubElement(interface, "source", network=nic.network)
         etree.SubElement(interface, "model", type=nic.model)
+    for address in layout.devices:
+        _host_device(devices, address)
     if layout.domain_type == "test":
         return
     _console(devices, layout.console_log)
@@ -169,6 +195,20 @@ def _disk(devices: etree._Element, path: Path, *, target: str) -> None:
     etree.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     etree.SubElement(disk, "source", file=str(path))
     etree.SubElement(disk, "target", dev=target, bus="virtio")
+
+
+def _host_device(devices: etree._Element, address: str) -> None:
+    """`managed`: libvirt takes it from its driver at each start, and gives it back at each end."""
+    hostdev = etree.SubElement(devices, "hostdev", mode="subsystem", type="pci", managed="yes")
+    bus, slot = address.rsplit(":", 2)[-2:]
+    parts = {
+        "domain": address.rsplit(":", 2)[0],
+        "bus": bus,
+        "slot": slot.partition(".")[0],
+        "function": slot.partition(".")[2],
+    }
+    where = {name: f"0x{digits}" for name, digits in parts.items()}
+    etree.SubElement(etree.SubElement(hostdev, "source"), "address", where)
 
 
 def _console(devices: etree._Element, log: Path) -> None:

@@ -6,8 +6,9 @@ first makes sure that the domain is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -37,6 +38,7 @@ from services.hostagent.hypervisor import (
     Survey,
 )
 from services.hostagent.libvirt_connection import Gone, LibvirtConnection
+from services.hostagent.libvirt_promises import Promises
 from services.hostagent.model import Observed
 
 log = structlog.get_logger(__name__)
@@ -86,6 +88,8 @@ class LibvirtHypervisor:
         timeout_s: float,
         keepalive_s: int,
         sample_timeout_s: float = 2.0,
+        pools: Mapping[str, str] | None = None,
+        devices: Mapping[str, str] | None = None,
     ) -> None:
         self._sample_timeout_s = sample_timeout_s
         self._domain_type: Literal["kvm", "qemu", "test"] = domain_type
@@ -95,6 +99,7 @@ class LibvirtHypervisor:
         self._arch = "x86_64"
         self._ours: dict[str, bool] = {}
         self._panicked: set[str] = set()
+        self._promises = Promises(disks, pools=pools or {}, devices=devices or {})
         self._connection = LibvirtConnection(
             uri,
             pools={CONTROL: threads, BULK: 1, SAMPLE: SAMPLE_CALLS, AGENT: agent_threads},
@@ -106,6 +111,10 @@ class LibvirtHypervisor:
     @property
     def connected(self) -> bool:
         return self._connection.connected
+
+    @property
+    def pools(self) -> Mapping[str, Path]:
+        return self._promises.pools
 
     def listen(self, listener: Callable[[Notice], None]) -> None:
         self._connection.listen(listener)
@@ -169,7 +178,11 @@ class LibvirtHypervisor:
     # doing
 
     async def create_disk(self, vm: VmId, disk: DiskSpec) -> None:
-        await self._disks.create(vm, disk)
+        pool = None
+        if disk.pool is not None:
+            name = disk.pool
+            pool = await self._connection.call(BULK, lambda conn: self._promises.pool(conn, name))
+        await self._disks.create(vm, disk, pool=pool)
 
     async def remove_disks(self, vm: VmId) -> None:
         if await self.observe(vm) is not None:
@@ -180,8 +193,7 @@ class LibvirtHypervisor:
         missing = self._disks.missing(assignment.vm, assignment.spec)
         if missing:
             raise HypervisorFailure(f"disk {', '.join(missing)} is missing")
-        xml = domain_xml.build(assignment, self._layout(assignment))
-        await self._connection.call(CONTROL, lambda conn: domains.define(conn, xml, assignment))
+        await self._connection.call(CONTROL, lambda conn: self._define(conn, assignment))
 
     async def stamp(self, assignment: VmAssignment) -> None:
         await self._on(assignment.vm, lambda domain: domains.stamp(domain, assignment))
@@ -269,7 +281,11 @@ class LibvirtHypervisor:
         except Gone:
             return
 
-    def _layout(self, assignment: VmAssignment) -> domain_xml.Layout:
+    def _define(self, conn: Any, assignment: VmAssignment) -> None:
+        layout = self._layout(conn, assignment)
+        domains.define(conn, domain_xml.build(assignment, layout), assignment)
+
+    def _layout(self, conn: Any, assignment: VmAssignment) -> domain_xml.Layout:
         vm, spec = assignment.vm, assignment.spec
         image = self._disks.image(spec)
         return domain_xml.Layout(
@@ -281,6 +297,8 @@ class LibvirtHypervisor:
             initrd=image.initrd if image else None,
             cmdline=self._cmdline,
             user_networks=self._user_networks,
+            node=self._promises.node(conn, assignment),
+            devices=self._promises.devices(conn, assignment),
         )
 
     def _is_ours(self, domain: Any, uuid: str) -> bool:
@@ -322,5 +340,9 @@ class LibvirtHypervisor:
 
     def _describe(self, conn: Any) -> Description:
         return libvirt_node.describe(
-            conn, domain_type=self._domain_type, user_networks=self._user_networks
+            conn,
+            domain_type=self._domain_type,
+            user_networks=self._user_networks,
+            pools=self._promises.look_at_pools(conn),
+            devices=tuple(one.device for one in self._promises.offers(conn)),
         )

@@ -7,7 +7,8 @@ do to a domain by hand (`tamper_*`, `guest_*`), so that drift can be acted out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -54,6 +55,10 @@ class MemoryHypervisor:
     @property
     def connected(self) -> bool:
         return self._up
+
+    @property
+    def pools(self) -> Mapping[str, Path]:
+        return {}
 
     def listen(self, listener: Callable[[Notice], None]) -> None:
         self._listeners.append(listener)

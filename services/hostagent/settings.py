@@ -8,10 +8,28 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from chassis.settings import ChassisSettings
-from schemas.ids import HostName, Labels
+from schemas.ids import END, HostName, Labels, Name
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Count = Annotated[int, Meta(ge=1, le=10_000)]
+PoolPlace = Annotated[
+    str,
+    Meta(
+        pattern=r"^(/.{0,1000}|libvirt:[A-Za-z0-9][A-Za-z0-9._-]{0,62})" + END,
+        description="an absolute path, or libvirt:NAME",
+    ),
+]
+DevicePattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|[0-9a-f]{4}:([0-9a-f]{4}|\*)"
+        r"|class:[0-9a-f]{2,6})" + END,
+        description="0000:41:00.0, 10de:2204, 10de:* or class:0300",
+    ),
+]
+DeviceName = Annotated[
+    str, Meta(pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?" + END, description="gpu, nic-100g, or empty")
+]
 
 
 class GuestAgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,10 +85,19 @@ class Settings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown_fields
     """Disks, console logs and the journal. Both the agent and QEMU must be able to reach it."""
     image_dir: Path = Path("/var/lib/vireo/images")
     """Base images: `NAME.qcow2`, booted directly where `NAME.vmlinuz` and `NAME.initrd` lie beside it."""
+    pools: Annotated[dict[Name, PoolPlace], Meta(max_length=64)] = {}  # noqa: RUF012
+    """Storage pools beside `data_dir` that disks may ask for: `nvme=/srv/nvme`, or a pool of libvirt's
+    that is a folder, `nfs=libvirt:NAME`. Both the agent and QEMU must be able to reach them."""
+    devices: Annotated[dict[DevicePattern, DeviceName], Meta(max_length=256)] = {}  # noqa: RUF012
+    """PCI devices that guests may have, and the class they are asked for by: `0000:41:00.0=gpu`,
+    `10de:2204=gpu` or `10de:*=gpu` (vendor and product), `class:0200=nic` (the first digits of the PCI
+    class). With an empty class it is `VENDOR-PRODUCT`. The narrower pattern goes first."""
     kernel_cmdline: Annotated[str, Meta(max_length=1024)] = "console=ttyS0 panic=-1"
     """Command line of directly booted kernels."""
     proc_dir: Path = Path("/proc")
     """Where the host's own numbers are read."""
+    sys_dir: Path = Path("/sys")
+    """Where its power is read."""
     tick_s: Annotated[float, Meta(ge=0.1, le=300)] = 5
     """How often telemetry is sent."""
     survey_s: Seconds = 30

@@ -15,7 +15,7 @@ from schemas import subjects, wire
 from schemas.telemetry import HostFrame, VmColumns
 from services.hostagent import host_sample
 from services.hostagent.guests import Guests
-from services.hostagent.host_sample import CpuTimes
+from services.hostagent.host_sample import Counters
 from services.hostagent.hypervisor import (
     Hypervisor,
     HypervisorFailure,
@@ -34,7 +34,7 @@ async def send_frames(
 ) -> None:
     """Send a frame every `tick_s` until cancelled."""
     subject = subjects.telemetry(site=settings.site, host=settings.host)
-    sequence, before = 0, None
+    sequence, before = 0, Counters()
     while True:
         started_s = clock.monotonic()
         frame, before = await _frame(
@@ -56,19 +56,22 @@ async def _frame(
     settings: Settings,
     *,
     sequence: int,
-    before: CpuTimes | None,
-) -> tuple[HostFrame, CpuTimes | None]:
+    before: Counters,
+) -> tuple[HostFrame, Counters]:
     try:
         vms = await hypervisor.sample()
         memory = await hypervisor.memory()
     except (HypervisorUnavailable, HypervisorFailure) as error:
         log.debug("no_sample", error=str(error))
         vms, memory = VmColumns(), None
-    sample, times = await asyncio.to_thread(
+    sample, counters = await asyncio.to_thread(
         host_sample.read,
-        settings.proc_dir,
-        settings.data_dir,
+        proc=settings.proc_dir,
+        sys=settings.sys_dir,
+        disk=settings.data_dir,
+        pools=hypervisor.pools,
         before=before,
+        at_s=clock.monotonic(),
         running=vms.state.count("running"),
         memory=memory,
     )
@@ -82,4 +85,4 @@ async def _frame(
         vms=vms,
         guests=guests.take(GUESTS_PER_FRAME),
     )
-    return frame, times
+    return frame, counters
