@@ -7,6 +7,7 @@ failed operation keeps it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -27,6 +28,8 @@ ProblemType = Literal[
     "urn:vireo:problem:too-many-requests",
     "urn:vireo:problem:unavailable",
     "urn:vireo:problem:internal",
+    "urn:vireo:problem:unknown-name",
+    "urn:vireo:problem:quota-exceeded",
 ]
 
 
@@ -79,6 +82,31 @@ def invalid_request(*errors: FieldError) -> Problem:
         status=400,
         detail="; ".join(f"{error.field}: {error.detail}" for error in errors),
         errors=errors,
+    )
+
+
+def unknown_names(names: Mapping[str, str]) -> Problem:
+    """Fields of a request that name a policy, template or project that there is not, by JSON Pointer."""
+    errors = tuple(
+        FieldError(field=field, detail=f"there is no {field.rsplit('/', 1)[-1]} {name!r}")
+        for field, name in names.items()
+    )
+    return Problem(
+        type="urn:vireo:problem:unknown-name",
+        title="The request names what does not exist",
+        status=422,
+        detail="; ".join(f"{error.field}: {error.detail}" for error in errors),
+        errors=errors,
+    )
+
+
+def quota_exceeded(project: str, over: Sequence[str]) -> Problem:
+    """`over` says of each quota that would be broken: what is allowed, taken, and asked for."""
+    return Problem(
+        type="urn:vireo:problem:quota-exceeded",
+        title="The project's quota does not allow it",
+        status=409,
+        detail=f"Project {project!r} may not have so much: {'; '.join(over)}.",
     )
 
 

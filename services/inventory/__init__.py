@@ -1,9 +1,12 @@
 """The inventory: every event for ever in Postgres, and what follows from it.
 
-Owns: the tables `events`, `vms`, `hosts`, `operations`.
-Consumes: every event (stream EVENTS, durable `inventory`).
-Emits: nothing. Answers `vm.get`, `vm.list`, `host.get`, `host.list`, `operation.get` (which may wait),
-`operation.list`, `event.list` at `vireo.svc.inventory.…`.
+Owns: the tables `events`, `vms`, `hosts`, `operations`; `definitions`, and with it the keys `policy.*`,
+`template.*` and `project.*` of the bucket CONFIG.
+Consumes: every event (stream EVENTS, durable `inventory`); commands about policies, templates and
+projects (stream COMMANDS, durable `inventory-<site>`).
+Emits: what became of those commands: `policy.applied`, `policy.removed`, …, and their operations' end.
+Answers `vm.get`, `vm.list`, `host.get`, `host.list`, `operation.get` (which may wait), `operation.list`,
+`event.list`, `definition.get`, `definition.list`, `definition.versions` at `vireo.svc.inventory.…`.
 Rests on: events are inserted and projected in one transaction and acknowledged after its commit, so
 that a batch that is delivered again changes nothing.
 """

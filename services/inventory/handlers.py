@@ -18,6 +18,7 @@ from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, 
 from chassis.tracing import span
 from schemas import queries, subjects
 from schemas.wire import Undecodable, unwrap
+from services.inventory.definition_handlers import definitions
 from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
 from services.inventory.settings import InventorySettings
@@ -196,6 +197,7 @@ def assemble(
         waiting=Waiting(),
         clock=rig.clock,
     )
+    defined = definitions(settings, rig, postgres)
     return Service(
         description="Every event in Postgres, and what follows from it: VMs, hosts, operations",
         consumers=[
@@ -208,12 +210,14 @@ def assemble(
                 batch=settings.batch,
                 ack_wait_s=settings.ack_wait_s,
                 max_deliver=-1,
-            )
+            ),
+            defined.consumer(),
         ],
-        endpoints=endpoints(inventory, reads, settings),
+        endpoints=[*endpoints(inventory, reads, settings), *defined.endpoints()],
         background=[
             lambda: inventory.poll(settings.poll_s),
             lambda: postgres.watch(settings.poll_s),
+            defined.keep_copied,
         ],
         ready=lambda: postgres.answers,
         close=close,

@@ -26,5 +26,15 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """How often to look for what other replicas committed, and whether Postgres answers."""
     trail_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     """Most events that an operation's trail shows."""
+    definitions: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """Most policies, templates or projects, of each."""
+    config_check_s: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
+    """How often to see that the bucket CONFIG has all that people have defined."""
+    config_look_s: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    """Patience for reading what CONFIG has."""
+    config_retry_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    """Pause before trying again what the bus prevented."""
+    config_attempts: Annotated[int, Meta(ge=1, le=100)] = 5
+    """Writes of one key to CONFIG at a time when others write it first."""
     page_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 900_000
     """Largest page; it must stay below the bus's largest message, or a list cannot be answered."""

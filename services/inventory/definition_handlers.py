@@ -1,0 +1,135 @@
+"""The shell around what people define: commands in, versions kept, CONFIG told, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+
+from chassis.bus import BusError, Incoming
+from chassis.dispatch import by_type
+from chassis.postgres import Postgres, load_queries
+from chassis.service import Consumer, Endpoint, Retry, Rig
+from schemas import commands, queries, subjects
+from schemas.definitions import KINDS
+from schemas.envelope import Envelope
+from schemas.shipped import shipped
+from services.inventory.definition_messages import said_of
+from services.inventory.definition_outbox import DefinitionOutbox
+from services.inventory.definition_reads import Answer, DefinitionReads
+from services.inventory.definition_store import DefinitionStore
+from services.inventory.settings import InventorySettings
+
+log = structlog.get_logger()
+
+COMMANDS: tuple[type[Struct], ...] = (
+    *(commands.ApplyPolicy, commands.ApplyTemplate, commands.ApplyProject),
+    *(commands.RemovePolicy, commands.RemoveTemplate, commands.RemoveProject),
+)
+
+
+class Definitions:
+    """What the service needs to run for what people define: `build` puts it together."""
+
+    def __init__(
+        self,
+        rig: Rig,
+        settings: InventorySettings,
+        *,
+        store: DefinitionStore,
+        outbox: DefinitionOutbox,
+        reads: DefinitionReads,
+    ) -> None:
+        self._rig = rig
+        self._settings = settings
+        self._store = store
+        self._outbox = outbox
+        self._reads = reads
+
+    async def on_command(
+        self, command: Envelope[commands.DefinitionCommand], _message: Incoming
+    ) -> None:
+        """Carry it out, see that the services learn of it, say so. A repetition says the same again."""
+        outcome = await self._store.carry_out(command, at=self._rig.clock.now())
+        identity = outcome.identity
+        if outcome.change != "refused":
+            await self._outbox.copy(identity)
+        for message in said_of(outcome, command, site=self._rig.site):
+            try:
+                await self._rig.bus.publish(message)
+            except BusError as error:
+                raise Retry(self._settings.config_retry_s, type(error).__name__) from error
+        log.info(
+            "definition_decided",
+            kind=identity.kind,
+            name=identity.name,
+            change=outcome.change,
+            version=outcome.version,
+            operation=command.id,
+        )
+
+    async def keep_copied(self) -> None:
+        await self._outbox.run(self._settings.config_check_s)
+
+    def consumer(self) -> Consumer:
+        """One after another: each decision rests on those before it."""
+        site = self._rig.site
+        return Consumer(
+            stream=subjects.COMMANDS,
+            name=f"inventory-{site}",
+            description=f"Commands about policies, templates and projects of site {site}",
+            subjects=tuple(subjects.every_command(kind, site=site) for kind in KINDS),
+            handler=by_type(dict.fromkeys(COMMANDS, self.on_command)),
+            ack_wait_s=self._settings.ack_wait_s,
+        )
+
+    def endpoints(self) -> list[Endpoint]:
+        table: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Answer]]], ...] = (
+            (
+                "definition.get",
+                "A policy, template or project, or one version of it",
+                queries.GetDefinition,
+                self._reads.one,
+            ),
+            (
+                "definition.list",
+                "Policies, templates or projects by name",
+                queries.ListDefinitions,
+                self._reads.present,
+            ),
+            (
+                "definition.versions",
+                "Versions of one of them, newest first",
+                queries.ListVersions,
+                self._reads.versions,
+            ),
+        )
+        return [
+            Endpoint(
+                name=name,
+                description=description,
+                request=request,
+                handler=read,
+                concurrency=self._settings.queries,
+            )
+            for name, description, request, read in table
+        ]
+
+
+def definitions(settings: InventorySettings, rig: Rig, postgres: Postgres) -> Definitions:
+    sql = load_queries(Path(__file__).with_name("definitions.sql"))
+    policies = shipped()
+    store = DefinitionStore(postgres, sql, policies, most=settings.definitions)
+    outbox = DefinitionOutbox(
+        store,
+        rig.bus,
+        rig.clock,
+        batch=settings.batch,
+        attempts=settings.config_attempts,
+        look_s=settings.config_look_s,
+        retry_s=settings.config_retry_s,
+    )
+    reads = DefinitionReads(postgres, sql, policies, page_bytes=settings.page_bytes)
+    return Definitions(rig, settings, store=store, outbox=outbox, reads=reads)
