@@ -88,6 +88,13 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
         Count, Meta(description="Excluded hosts shown in a placement; all are counted")
     ] = 20
     reasons_limit: Annotated[Count, Meta(description="Excluded hosts shown in a refusal")] = 200
+    capacity_limit: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000, description="VMs placed one by one to answer a capacity question"),
+    ] = 5_000
+    capacity_questions: Annotated[
+        Count, Meta(description="Capacity questions worked on at once, each on a copy of the fleet")
+    ] = 2
     resay_limit: Annotated[
         Count, Meta(description="Newest assignments checked at the start for events left unsaid")
     ] = 256

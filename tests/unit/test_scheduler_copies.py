@@ -9,29 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.assignments import VmAssignment
 from schemas.resources import Placement
 from schemas.rules import Affinity, HostRules
-from services.scheduler.fleet import Fleet
-from tests.fixtures.scheduler import facts, fleet_of, id_of, place, spec
+from tests.fixtures.scheduler import facts, fleet_of, id_of, place, settled, spec
 
 APART = HostRules(anti_affinity=(Affinity(labels={"app": "db"}),))
-
-
-def settled(fleet: Fleet, number: int, *, host: str, **changes: Any) -> None:
-    fleet.apply_assignment(
-        VmAssignment(
-            vm=id_of(number),
-            host=host,
-            generation=1,
-            spec=spec(f"vm{number}", **changes),
-            power="running",
-            operation=id_of(number),
-            actor="",
-            placement=Placement(host=host, policy="spread", considered=1, ranking=()),
-        ),
-        number,
-    )
 
 
 def parts_that_change(thing: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
