@@ -20,6 +20,7 @@ from schemas.commands import ConfigureHost, CreateVm
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
 from schemas.shipped import shipped
+from services.scheduler import asks
 from services.scheduler.decide import DECISIONS, decide, overtaken
 from services.scheduler.fleet import Fleet
 from services.scheduler.hearing import Hearing
@@ -198,6 +199,7 @@ async def build(settings: SchedulerSettings, rig: Rig) -> Service:
             _commands_consumer(settings, rig.site, commands),
             _events_consumer(settings, rig.site, hosts),
         ),
+        endpoints=asks.endpoints(settings, rig, fleet, hearing),
         background=(
             hearing.follow_fleet,
             hearing.follow_leases,
