@@ -1,6 +1,6 @@
 """Policies: how the scheduler weighs hosts and how strict each rule is. Values only.
 
-`schemas.policy_files` reads them from YAML.
+`schemas.definition_files` reads them from YAML.
 """
 
 from __future__ import annotations

@@ -261,9 +261,10 @@ async def test_an_older_version_never_undoes_a_newer_one(
 async def _patiently(copy: Any, identity: Identity) -> None:
     while True:
         try:
-            return await copy(identity)
+            await copy(identity)
         except Retry:
             continue
+        return
 
 
 async def test_a_bus_that_is_away_is_asked_again_later(rooms: DefinitionRooms, config: Bus) -> None:

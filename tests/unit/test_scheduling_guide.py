@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from schemas.assignments import VmAssignment
+from schemas.definition_files import BadFile, read_policy
 from schemas.policies import Policy, Term
-from schemas.policy_files import BadPolicy, read_policy
 from schemas.resources import (
     DiskSpec,
     HostConfig,
@@ -115,7 +115,7 @@ def measure(site: Fleet, name: str, *, at: float, cpu_busy: float) -> None:
 def mistakes(text: str) -> None:
     try:
         read_policy(text)
-    except BadPolicy as error:
+    except BadFile as error:
         print(error)
 
 
