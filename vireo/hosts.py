@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from schemas.resources import Host, HostState
+import msgspec
+
+from schemas.resources import Host, HostState, HostTuning
+from schemas.rules import Taint
 from schemas.telemetry import HostReading
 from vireo.operations import Operations, PendingOperation, Wait
 from vireo.pages import PageOf, walk
@@ -41,15 +44,22 @@ class Hosts:
         *,
         maintenance: bool | None = None,
         labels: Mapping[str, str] | None = None,
+        taints: Sequence[Taint] | None = None,
+        tuning: HostTuning | None = None,
         wait: Wait = False,
         key: str | None = None,
     ) -> PendingOperation:
-        """Set what is given, leave the rest. `labels` replaces all labels that operators had set."""
+        """Set what is given, leave the rest. `labels`, `taints` and `tuning` each replace all that
+        operators had set of them."""
         body: dict[str, Any] = {}
         if maintenance is not None:
             body["maintenance"] = maintenance
         if labels is not None:
             body["labels"] = dict(labels)
+        if taints is not None:
+            body["taints"] = msgspec.to_builtins(taints)
+        if tuning is not None:
+            body["tuning"] = msgspec.to_builtins(tuning)
         return await self._operations.begin("PATCH", _path(host), body, wait=wait, key=key)
 
 

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from schemas import commands, subjects
 from schemas.events import OperationAccepted
 from schemas.ids import derived_id, is_uuid7, time_of
 from schemas.problems import FieldError, Problem, unavailable
 from schemas.queries import GetOperation
-from schemas.resources import ENDED, Operation, OperationKind, OperationPhase, VmSpec
+from schemas.resources import ENDED, HostTuning, Operation, OperationKind, OperationPhase, VmSpec
 from schemas.wire import wrap
 from services.gateway.model import (
     NEXT_STATES,
@@ -106,12 +106,27 @@ def spec_errors(spec: VmSpec) -> Iterator[FieldError]:
             yield FieldError(field=f"/disks/{index}/size_gib", detail=detail)
     yield from _twice([disk.name for disk in spec.disks], "/disks/{}/name")
     yield from _twice([nic.mac for nic in spec.nics], "/nics/{}/mac")
+    page_kib = spec.hardware.huge_page_kib
+    if page_kib is not None and spec.memory_mib * 1024 % page_kib:
+        detail = f"must be a multiple of the huge pages' {page_kib // 1024} MiB"
+        yield FieldError(field="/memory_mib", detail=detail)
 
 
 def change_errors(change: HostChange) -> Iterator[FieldError]:
     """A change that changes nothing is a mistake."""
-    if change.maintenance is None and change.labels is None:
-        yield FieldError(field="", detail="expected at least one of: maintenance, labels")
+    if all(value is None for value in structs.astuple(change)):
+        names = ", ".join(change.__struct_fields__)
+        yield FieldError(field="", detail=f"expected at least one of: {names}")
+    taints = [f"{one.key}={one.value}:{one.effect}" for one in change.taints or ()]
+    yield from _twice(taints, "/taints/{}")
+    if change.tuning is not None and _is_upside_down(change.tuning):
+        detail = "a host that is full cannot draw less than an idle one"
+        yield FieldError(field="/tuning/full_watts", detail=detail)
+
+
+def _is_upside_down(tuning: HostTuning) -> bool:
+    idle, full = tuning.idle_watts, tuning.full_watts
+    return idle is not None and full is not None and full < idle
 
 
 def _twice(values: list[str] | list[str | None], field: str) -> Iterator[FieldError]:

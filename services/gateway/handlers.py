@@ -100,7 +100,11 @@ async def configure_host(desk: Desk, asked: Asked[WishQuery, HostChange]) -> Ans
 
     def make(host: str) -> commands.ConfigureHost:
         return commands.ConfigureHost(
-            host=host, maintenance=change.maintenance, labels=change.labels
+            host=host,
+            maintenance=change.maintenance,
+            labels=change.labels,
+            taints=change.taints,
+            tuning=change.tuning,
         )
 
     return await obey(desk, asked, target, make)

@@ -16,7 +16,8 @@ from schemas.events import OperationAccepted
 from schemas.ids import HostName, Labels, MessageId, Name, OperationId, SiteName, VmId
 from schemas.problems import Problem
 from schemas.queries import Cursor, PageSize
-from schemas.resources import Operation, StopMode
+from schemas.resources import HostTuning, Operation, StopMode
+from schemas.rules import Taint
 
 TOKEN_PREFIX = "vireo_"  # noqa: S105  what a token starts with, not one
 TOKEN_KEYS = "token.*"  # noqa: S105
@@ -86,10 +87,13 @@ class DeleteRequest(Struct, frozen=True, kw_only=True):
 
 
 class HostChange(Struct, frozen=True, kw_only=True):
-    """Body of `PATCH /v1/hosts/{host}`: what is left out stays; `labels` replaces all labels."""
+    """Body of `PATCH /v1/hosts/{host}`: what is left out stays; `labels`, `taints` and `tuning` each
+    replace all that was set of them."""
 
     maintenance: bool | None = None
     labels: Annotated[Labels, Meta(max_length=64)] | None = None
+    taints: Annotated[tuple[Taint, ...], Meta(max_length=16)] | None = None
+    tuning: HostTuning | None = None
 
 
 class Nothing(Struct, frozen=True):

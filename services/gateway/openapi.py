@@ -43,7 +43,11 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
     VmSpec: samples.SPEC,
     StopRequest: StopRequest(mode="graceful", grace_s=30),
     RebootRequest: RebootRequest(),
-    HostChange: {"maintenance": True},
+    HostChange: {
+        "maintenance": True,
+        "taints": [{"key": "gpu", "effect": "refuse"}],
+        "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
+    },
 }
 _PATH_PARAMETERS = {
     "vm": ("Id or name of the VM", "web-1"),

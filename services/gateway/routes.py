@@ -167,8 +167,11 @@ HOSTS: tuple[Route[Any, Any], ...] = (
         method="PATCH",
         path="/v1/hosts/{host}",
         name="configure_host",
-        summary="Set a host's maintenance or labels",
-        description="What is left out stays as it is; `labels` replaces all labels set before.",
+        summary="Set a host's maintenance, labels, taints or tuning",
+        description=(
+            "What is left out stays as it is; `labels`, `taints` and `tuning` each replace all that"
+            " was set of them before."
+        ),
         handler=handlers.configure_host,
         answer=Operation,
         query=WishQuery,

@@ -127,6 +127,21 @@ def _struct_faults(value: Any, plain: Any, at: str, *, strict: bool) -> Iterator
     if not isinstance(value, dict):
         yield FieldError(field=at, detail=f"expected object, got {_kind(value)}")
         return
+    found = False
+    for error in _member_faults(value, plain, at, strict=strict):
+        found = True
+        yield error
+    if not found and hasattr(plain, "__post_init__"):
+        # What its members must be together, it says itself.
+        try:
+            msgspec.convert(value, plain, strict=strict)
+        except msgspec.ValidationError as error:
+            yield FieldError(field=at, detail=_words(error))
+
+
+def _member_faults(
+    value: Mapping[str, Any], plain: Any, at: str, *, strict: bool
+) -> Iterator[FieldError]:
     hints = _hints(plain)
     for name in hints:
         if name in value:

@@ -145,6 +145,18 @@ async def test_every_bad_field_is_named_and_nothing_is_published(gateway: Gatewa
         ("DELETE", "/v1/vms/web-1?mode=soft&grace_s=nan", None, ["query/mode", "query/grace_s"]),
         ("PATCH", "/v1/hosts/h1", {}, [""]),
         ("PATCH", "/v1/hosts/h1", {"labels": {"A": "b"}}, ["/labels/A"]),
+        (
+            "PATCH",
+            "/v1/hosts/h1",
+            {
+                "taints": [{"key": "A", "effect": "no"}, {"value": "x"}],
+                "tuning": {"weight": 0, "cpu_overcommit": 65, "reserve_cpu": 1},
+            },
+            [
+                *("/taints/0/key", "/taints/0/effect", "/taints/1/key"),
+                *("/tuning/cpu_overcommit", "/tuning/weight", "/tuning/reserve_cpu"),
+            ],
+        ),
         ("GET", "/v1/vms?limit=501", None, ["query/limit"]),
         (
             "GET",

@@ -11,7 +11,8 @@ import pytest_asyncio
 from msgspec import structs
 
 from schemas import samples
-from schemas.resources import DiskSpec, VmSpec
+from schemas.resources import DiskSpec, HostTuning, VmSpec
+from schemas.rules import Taint
 from tests.fixtures.gateway import TOKEN, GatewayUnderTest
 from vireo import Client, ClientSettings, Conflict, Invalid, NotFound, TimedOut, Unauthenticated
 
@@ -74,10 +75,14 @@ async def test_every_change_is_understood(client: Client) -> None:
         await client.vms.resume(vm),
         await client.vms.delete(vm, mode="graceful", grace_s=30),
         await client.hosts.configure(host, maintenance=True, labels={"rack": "a"}),
+        await client.hosts.configure(
+            host, taints=[Taint(key="gpu")], tuning=HostTuning(cpu_overcommit=2, weight=5)
+        ),
     ]
     assert [(pending.latest.command, pending.target) for pending in begun] == [
         *((f"vm.{verb}", samples.VM) for verb in ("start", "stop", "reboot", "pause", "resume")),
         ("vm.delete", samples.VM),
+        ("host.configure", host),
         ("host.configure", host),
     ]
 

@@ -16,13 +16,13 @@ from deploy.guest import GuestImage
 from deploy.lab import Host, Lab
 from schemas import events
 from schemas.resources import DiskSpec, NicSpec, Placement
-from schemas.rules import Hardware, HugePages
+from schemas.rules import Hardware, HugePageKib, HugePages
 from services.hostagent.settings import Settings
 from tests.fixtures.hostagent import VM, assignment_of, spec_of, world_of
 
 BOOT_S = 60.0
 PAGES = 64
-PAGE_KIB = 2048
+PAGE_KIB: HugePageKib = 2048
 KERNEL_PAGES = Path("/proc/sys/vm/nr_hugepages")
 NODES = "sys/devices/system/node"
 

@@ -13,7 +13,8 @@ from schemas.events import OperationAccepted
 from schemas.ids import derived_id, is_uuid7, time_of
 from schemas.problems import FieldError
 from schemas.queries import GetOperation
-from schemas.resources import DiskSpec, NicSpec, Operation, VmSpec
+from schemas.resources import DiskSpec, HostTuning, NicSpec, Operation, VmSpec
+from schemas.rules import Hardware, Taint
 from services.gateway import decide
 from services.gateway.model import (
     NEXT_STATES,
@@ -247,6 +248,37 @@ def test_what_does_not_fit_together_in_a_spec_is_named() -> None:
 def test_a_change_of_nothing_is_a_mistake() -> None:
     assert [error.field for error in decide.change_errors(HostChange())] == [""]
     assert not list(decide.change_errors(HostChange(labels={})))
+    assert not list(decide.change_errors(HostChange(taints=())))
+    assert not list(decide.change_errors(HostChange(tuning=HostTuning())))
+
+
+def test_what_does_not_fit_together_in_a_change_of_a_host_is_named() -> None:
+    taint = Taint(key="gpu", value="a100")
+    change = HostChange(
+        taints=(taint, Taint(key="gpu", value="a100", effect="avoid"), taint),
+        tuning=HostTuning(idle_watts=200, full_watts=100),
+    )
+
+    assert list(decide.change_errors(change)) == [
+        FieldError(field="/taints/2", detail="gpu=a100:refuse is used twice"),
+        FieldError(
+            field="/tuning/full_watts",
+            detail="a host that is full cannot draw less than an idle one",
+        ),
+    ]
+
+
+def test_memory_of_huge_pages_is_a_whole_number_of_them() -> None:
+    def errors(memory_mib: int) -> list[str]:
+        spec = VmSpec(
+            name="db",
+            memory_mib=memory_mib,
+            disks=(DiskSpec(image="tiny"),),
+            hardware=Hardware(huge_page_kib=1048576),
+        )
+        return [error.field for error in decide.spec_errors(spec)]
+
+    assert (errors(2048), errors(1536)) == ([], ["/memory_mib"])
 
 
 # reading

@@ -59,6 +59,23 @@ def test_every_bad_field_of_a_body_is_named() -> None:
     }
 
 
+def test_rules_that_contradict_themselves_are_named_where_they_stand() -> None:
+    spec = {"name": "web", "disks": [{"image": "tiny"}]}
+    expressions = [
+        {"key": "rack", "operator": "exists", "values": ["a"]},
+        {"key": "rack", "operator": "in"},
+        {"key": "rack", "operator": "like"},
+        {"key": "slot", "operator": "less", "values": ["7"]},
+    ]
+
+    assert body_errors({**spec, "on": {"expressions": expressions}}) == {
+        "/on/expressions/0": "exists takes no values",
+        "/on/expressions/1": "in needs at least one value",
+        "/on/expressions/2/operator": "expected one of: in, not_in, exists, not_exists, greater,"
+        " less",
+    }
+
+
 def test_what_is_missing_is_named() -> None:
     assert body_errors({}) == {"/name": "required", "/disks": "required"}
 

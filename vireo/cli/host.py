@@ -1,4 +1,4 @@
-"""`vireo host`: look at hosts, set maintenance and labels."""
+"""`vireo host`: look at hosts, set what operators say of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.resources import HostState
+from schemas.resources import HostState, HostTuning
 from vireo.cli import acting, options, session
+from vireo.cli.host_change import HostChanges, changed_tuning, removals, taints
 from vireo.cli.options import examples, parsed
 from vireo.cli.printing import Output, show_data, show_page, show_table
-from vireo.cli.quantities import labels
+from vireo.cli.quantities import disk_gib, labels, memory_mib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable
 
     from vireo.client import Client
     from vireo.operations import PendingOperation
+
+Overcommit = Annotated[
+    float | None,
+    typer.Option(help="How often it may be promised; 2 is twice what there is.", metavar="RATIO"),
+]
 
 app = typer.Typer(help="Hosts.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -71,6 +77,9 @@ def show(context: typer.Context, host: options.Host, output: options.Output = Ou
         "vireo host set h1 --maintenance",
         "vireo host set h1 --no-maintenance",
         "vireo host set h1 --label disk=nvme --remove-label rack",
+        "vireo host set h1 --taint gpu=a100:refuse --taint old:avoid",
+        "vireo host set h1 --remove-taint gpu --cpu-overcommit 2 --reserve-memory 4GiB",
+        "vireo host set h1 --unset cpu-overcommit --weight 5",
     ),
 )
 def set_(
@@ -84,27 +93,85 @@ def set_(
     remove_label: Annotated[
         list[str] | None, typer.Option(help="A label to take away.", metavar="KEY")
     ] = None,
+    taint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep VMs away that do not tolerate it: `refuse` (the default) or `avoid`.",
+            metavar="K[=V][:EFFECT]",
+        ),
+    ] = None,
+    remove_taint: Annotated[
+        list[str] | None,
+        typer.Option(help="A taint to take away; what is left out is any.", metavar="K[=V][:E]"),
+    ] = None,
+    cpu_overcommit: Overcommit = None,
+    memory_overcommit: Overcommit = None,
+    disk_overcommit: Overcommit = None,
+    reserve_cpus: Annotated[
+        int | None, typer.Option(help="CPUs kept for the host itself.", metavar="N", min=0)
+    ] = None,
+    reserve_memory: Annotated[
+        str | None, typer.Option(help="Memory kept for the host itself.", metavar="SIZE")
+    ] = None,
+    reserve_disk: Annotated[
+        str | None, typer.Option(help="Disk space kept for the host itself.", metavar="SIZE")
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(help="How often it is chosen beside others, by policies that go by that."),
+    ] = None,
+    idle_watts: Annotated[float | None, typer.Option(help="What it draws when idle.")] = None,
+    full_watts: Annotated[float | None, typer.Option(help="What it draws when busy.")] = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Back to what the site says: cpu-overcommit, reserve-memory-mib, …", metavar="NAME"
+        ),
+    ] = None,
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
     output: options.Output = Output.TABLE,
 ) -> None:
-    """Set a host's maintenance and labels; what isn't named stays as it is."""
+    """Set a host's maintenance, labels, taints and tuning; what isn't named stays as it is."""
     how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
-    added, removed = parsed("--label", labels, label or ()), remove_label or []
-    if maintenance is None and not added and not removed:
+    change = HostChanges(
+        labels=parsed("--label", labels, label or ()),
+        unlabelled=tuple(remove_label or ()),
+        taints=parsed("--taint", taints, taint or ()),
+        untainted=parsed("--remove-taint", removals, remove_taint or ()),
+        tuning={
+            "cpu_overcommit": cpu_overcommit,
+            "memory_overcommit": memory_overcommit,
+            "disk_overcommit": disk_overcommit,
+            "reserve_cpus": reserve_cpus,
+            "reserve_memory_mib": _size("--reserve-memory", memory_mib, reserve_memory),
+            "reserve_disk_gib": _size("--reserve-disk", disk_gib, reserve_disk),
+            "weight": weight,
+            "idle_watts": idle_watts,
+            "full_watts": full_watts,
+        },
+        unset=tuple(unset or ()),
+    )
+    # A name that is none is found out before anything is sent.
+    parsed("--unset", lambda names: changed_tuning(HostTuning(), {}, unset=names), change.unset)
+    if maintenance is None and not change.needs_old:
         session.refuse("nothing to set", hint="vireo host set --help")
 
     async def begin(client: Client) -> PendingOperation:
-        wished = await _labels(client, host, added, removed) if added or removed else None
-        return await client.hosts.configure(host, maintenance=maintenance, labels=wished)
+        if not change.needs_old:
+            return await client.hosts.configure(host, maintenance=maintenance)
+        old = (await client.hosts.get(host)).config
+        return await client.hosts.configure(
+            host,
+            maintenance=maintenance,
+            labels=change.labels_over(old),
+            taints=change.taints_over(old),
+            tuning=change.tuning_over(old),
+        )
 
     acting.act(context, begin, how, name=host)
 
 
-async def _labels(
-    client: Client, host: str, added: Mapping[str, str], removed: Sequence[str]
-) -> dict[str, str]:
-    """All labels that operators have set, with these changes: the server replaces the whole."""
-    old = (await client.hosts.get(host)).config.labels
-    return {key: value for key, value in {**old, **added}.items() if key not in removed}
+def _size(option: str, read: Callable[[str], int], text: str | None) -> int | None:
+    return None if text is None else parsed(option, read, text)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
+
 from schemas.ids import Labels
-from schemas.resources import Host
-from schemas.telemetry import HostReading
+from schemas.resources import Host, HostTuning, NumaNode
+from schemas.telemetry import CpuModes, HostReading, HostSample
 from vireo.cli import words
 from vireo.cli.layout import Page, Section, Table
+
+_UNKNOWN = (words.NOTHING, words.NOTHING)
 
 
 def host_table(hosts: Sequence[Host], *, wide: bool, now: datetime) -> Table:
@@ -24,12 +28,16 @@ def host_table(hosts: Sequence[Host], *, wide: bool, now: datetime) -> Table:
     )
     if wide:
         columns += ("site", "hypervisor", "arch", "disk", "reserved cpus", "foreign", "age")
+        columns += ("taints", "tuning")
     rows = tuple(_row(host) + (_wide(host, now) if wide else ()) for host in hosts)
     return Table(columns=columns, rows=rows)
 
 
 def host_page(host: Host, *, reading: HostReading | None, now: datetime) -> Page:
-    sections = [_what(host, now), _capacity(host), _topology(host), _versions(host)]
+    sections = [_what(host, now), _tuning(host), _capacity(host), _topology(host)]
+    if host.facts.devices:
+        sections.append(_devices(host))
+    sections.append(_versions(host))
     if reading is not None:
         sections.append(_measured(reading, now))
     if host.facts.foreign:
@@ -40,6 +48,25 @@ def host_page(host: Host, *, reading: HostReading | None, now: datetime) -> Page
 def labels_of(host: Host) -> Labels:
     """The agent's own labels under those that operators set."""
     return {**host.facts.labels, **host.config.labels}
+
+
+def taints_of(host: Host) -> tuple[str, ...]:
+    """As `vireo host set --taint` takes them."""
+    return tuple(
+        f"{one.key}{f'={one.value}' if one.value else ''}:{one.effect}"
+        for one in host.config.taints
+    )
+
+
+def tuned(host: Host) -> tuple[tuple[str, str], ...]:
+    """What operators have set of its tuning, by the names that `vireo host set --unset` takes."""
+    tuning = host.config.tuning
+    unset = HostTuning()
+    return tuple(
+        (name.replace("_", "-"), f"{getattr(tuning, name):g}")
+        for name in tuning.__struct_fields__
+        if getattr(tuning, name) != getattr(unset, name)
+    )
 
 
 def _state(host: Host) -> str:
@@ -69,6 +96,8 @@ def _wide(host: Host, now: datetime) -> tuple[str, ...]:
         str(host.reserved_cpus),
         str(len(host.facts.foreign)),
         words.age(host.registered_at, now),
+        words.listed(taints_of(host)),
+        words.pairs(dict(tuned(host))),
     )
 
 
@@ -79,12 +108,18 @@ def _what(host: Host, now: datetime) -> Section:
         ("maintenance", "yes" if host.config.maintenance else "no"),
         ("vms", str(host.vms)),
         ("labels", words.pairs(labels_of(host))),
+        ("taints", words.listed(taints_of(host))),
         ("networks", words.listed(host.facts.networks)),
         ("images", words.listed(tuple(image.name for image in host.facts.images))),
         ("registered", f"{words.when(host.registered_at)}"),
         ("changed", f"{words.age(host.updated_at, now)} ago"),
     )
     return Section(title="Host", facts=facts)
+
+
+def _tuning(host: Host) -> Section:
+    """Only what differs from what the site's settings say."""
+    return Section(title="Tuning", facts=tuned(host) or (("all", "as the site says"),))
 
 
 def _capacity(host: Host) -> Section:
@@ -97,6 +132,14 @@ def _capacity(host: Host) -> Section:
         _memory_row("memory", facts.memory_mib, host.reserved_memory_mib, free_memory),
         _memory_row(
             "disk", *(1024 * g for g in (facts.disk_gib, host.reserved_disk_gib, free_disk))
+        ),
+        *(
+            (f"pool {pool.name}", words.of_mib(pool.size_gib * 1024), *_UNKNOWN)
+            for pool in facts.pools
+        ),
+        *(
+            (f"huge pages of {words.of_kib(huge.size_kib)}", str(huge.pages), *_UNKNOWN)
+            for huge in facts.huge_pages
         ),
     )
     return Section(
@@ -111,10 +154,25 @@ def _memory_row(what: str, *sizes_mib: int) -> tuple[str, ...]:
 
 def _topology(host: Host) -> Section:
     facts = host.facts
-    rows = tuple((str(n.id), str(n.cpus), words.of_mib(n.memory_mib)) for n in facts.numa)
-    table = Table(columns=("numa node", "cpus", "memory"), rows=rows) if rows else None
+    rows = tuple(
+        (str(node.id), str(node.cpus), words.of_mib(node.memory_mib), _huge(node))
+        for node in facts.numa
+    )
+    columns = ("numa node", "cpus", "memory", "huge pages")
+    table = Table(columns=columns, rows=rows) if rows else None
     named = (("arch", facts.arch), ("cpu", facts.cpu_model or words.NOTHING))
     return Section(title="Topology", facts=named, table=table)
+
+
+def _huge(node: NumaNode) -> str:
+    return words.listed(
+        tuple(f"{huge.pages} of {words.of_kib(huge.size_kib)}" for huge in node.huge_pages)
+    )
+
+
+def _devices(host: Host) -> Section:
+    rows = tuple((device.name, device.address) for device in host.facts.devices)
+    return Section(title="Devices", table=Table(columns=("class", "address"), rows=rows))
 
 
 def _versions(host: Host) -> Section:
@@ -137,14 +195,42 @@ def _measured(reading: HostReading, now: datetime) -> Section:
     facts = (
         ("measured", f"{words.age(reading.at, now)} ago, every {reading.interval_s:g} s"),
         ("cpu busy", words.share(sample.cpu_busy)),
+        ("cpu by mode", _modes(sample.cpu_modes)),
+        ("waiting for disks", words.share(sample.io_wait)),
+        ("pressure", _pressure(sample)),
+        ("power", words.NOTHING if sample.power_watts is None else f"{sample.power_watts:.0f} W"),
         ("load", " ".join(words.number(load) for load in loads)),
         ("memory", " available of ".join(words.of_mib(size) for size in memory)),
         ("swap used", words.of_mib(sample.swap_used_mib)),
         ("disk", " free of ".join(words.of_bytes(size) for size in disk)),
+        *(
+            (
+                f"pool {pool.name}",
+                f"{words.of_bytes(pool.free_bytes)} free of {words.of_bytes(pool.total_bytes)}",
+            )
+            for pool in sample.pools
+        ),
         ("uptime", words.duration(sample.uptime_s)),
         ("vms running", str(sample.vms_running)),
     )
     return Section(title="Telemetry", facts=facts)
+
+
+def _modes(modes: CpuModes | None) -> str:
+    shares = {} if modes is None else msgspec.to_builtins(modes)
+    return words.listed(tuple(f"{mode} {words.share(share)}" for mode, share in shares.items()))
+
+
+def _pressure(sample: HostSample) -> str:
+    """How much of the last ten seconds tasks had to wait."""
+    waits = (
+        ("cpu", sample.cpu_pressure),
+        ("memory", sample.memory_pressure),
+        ("disks", sample.io_pressure),
+    )
+    return words.listed(
+        tuple(f"{of} {words.share(share)}" for of, share in waits if share is not None)
+    )
 
 
 def _foreign(host: Host) -> Section:
