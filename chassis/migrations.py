@@ -55,12 +55,12 @@ class MigrationError(Exception):
     """The files and the database don't go together; only a person can tell what to do."""
 
 
-async def migrate(postgres: Postgres, package: str) -> list[Migration]:
-    """Bring the database up to the package's migrations; returns those applied now.
+async def migrate(postgres: Postgres, package: str, *, last: int | None = None) -> list[Migration]:
+    """Bring the database up to the package's migrations, or to one of them; returns those applied now.
 
     Waits for Postgres while it is away. Raises MigrationError.
     """
-    wanted = read(package)
+    wanted = read(package)[:last]
     done: list[Migration] = []
     while True:
         try:

@@ -13,10 +13,9 @@ from msgspec import Struct
 
 from schemas import events
 from schemas.envelope import Envelope
+from schemas.ledger import GENESIS, SEQUENCE_BITS
 from schemas.resources import OperationPhase, PowerState, VmState
 
-SEQUENCE_BITS = 48
-"""A stream's sequence takes the low bits of a position, the stream's epoch the high ones."""
 MAX_POSITION = (1 << 63) - 1
 
 
@@ -27,6 +26,16 @@ def position_of(epoch: int, sequence: int) -> int:
     what it says is newer than everything the lost one said.
     """
     return epoch << SEQUENCE_BITS | sequence
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """The end of a stream's ledger: its last row, and the furthest place in the stream accounted for."""
+
+    epoch: int = 0
+    number: int = 0
+    position: int = 0
+    hash: bytes = GENESIS
+    received_at: datetime
 
 
 class Arrival(Struct, frozen=True, kw_only=True):

@@ -1,34 +1,40 @@
--- The inventory's queries. Writing happens in one transaction per batch, under the lock of the stream's
--- row: lock_stream, load_*, insert_events, save_*. Reading happens outside, one statement an answer.
+-- The inventory's queries. Writing happens in one transaction per batch, under the lock of the ledger's
+-- row: lock_ledger, known_events, gaps, load_*, COPY, save_*, advance_ledger. Reading happens outside, one
+-- statement an answer.
 
--- name: lock_stream
--- The stream's epoch; whoever else records waits here until we have committed.
-select epoch from streams where stream = $1 for update;
+-- name: lock_ledger
+-- The end of the ledger; whoever else records waits here until we have committed.
+select epoch, number, position, hash, received_at, greatest(received_at, clock_timestamp()) as now
+from ledgers
+where stream = $1
+for update;
 
--- name: next_epoch
--- The stream was made anew: what it says from now on comes after all that it said before.
-update streams set epoch = epoch + 1 where stream = $1 returning epoch;
-
--- name: insert_events
--- What is here already, by its id or by its place in the stream, is left out; the rest is answered.
-insert into events (
-    stream, position, id, time, type, source, subject, operation, cause, actor, vm, host, envelope
-)
-select
-    $1, given.position, given.id, given.time, given.type, given.source, given.subject,
-    given.operation, given.cause, given.actor, given.vm, given.host, given.envelope
-from unnest(
-    $2::bigint[], $3::uuid[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-    $9::uuid[], $10::text[], $11::uuid[], $12::text[], $13::bytea[]
-) as given (
-    position, id, time, type, source, subject, operation, cause, actor, vm, host, envelope
-)
-on conflict do nothing
-returning position;
+-- name: advance_ledger
+update ledgers
+set epoch = $2, number = $3, position = $4, hash = $5, received_at = $6
+where stream = $1;
 
 -- name: known_events
 -- Which of these ids are stored.
-select id::text from events where id = any($1::uuid[]);
+select id::text from event_keys where id = any($1::uuid[]);
+
+-- name: gaps_between
+-- Those not filled.
+select first, last, state
+from gaps
+where stream = $1 and state <> 'filled' and last >= $2 and first <= $3
+order by first;
+
+-- name: forget_gaps
+-- To be noted again in pieces.
+delete from gaps where stream = $1 and first = any($2::bigint[]);
+
+-- name: note_gaps
+insert into gaps (stream, first, last, state, found_at, settled_at)
+select
+    $1, first, last, state, clock_timestamp(),
+    case when state = 'open' then null else clock_timestamp() end
+from unnest($2::bigint[], $3::bigint[], $4::text[]) as given (first, last, state);
 
 -- name: load_vms
 select
@@ -213,3 +219,13 @@ limit $6;
 -- name: plan_for_values
 -- A list's filters are optional: the plan that fits all of them fits none.
 set local plan_cache_mode = force_custom_plan;
+
+-- name: ledger_rows
+-- As they are hashed, from the row after $2 on.
+select
+    stream, number, position, received_at, operation::text, vm::text, host, envelope, previous, hash,
+    id::text, time, type, source, subject, cause::text, actor
+from events
+where stream = $1 and number > $2
+order by number, received_at
+limit $3;

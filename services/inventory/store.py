@@ -6,17 +6,20 @@ answers (`reads`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from chassis.postgres import Connection, Postgres
 from schemas.resources import OperationPhase
-from services.inventory.columns import in_utc, text
+from services.inventory.coverage import Gap, Placed, placed, without
 from services.inventory.decide import Concerned, concerned, fact, project_all
+from services.inventory.entries import EVENT_COLUMNS, KEY_COLUMNS, Entry, entries
 from services.inventory.model import (
     Arrival,
+    Head,
     HostRow,
     OperationRow,
     Tables,
@@ -72,21 +75,53 @@ class _Batch:
         self._stream = stream
 
     async def record(self, arrivals: Sequence[Arrival]) -> dict[str, OperationPhase]:
-        epoch = await self._connection.fetchval(self._queries["lock_stream"], self._stream)
-        if epoch is None:
-            raise LookupError(f"no stream {self._stream!r} among the streams")
-        before = await self._load(arrivals)
-        about = _about(arrivals, before.operations)
-        new = await self._insert(epoch, arrivals, about)
-        if len(new) < len(arrivals):
-            new |= await self._insert_strangers(arrivals, about, known=new)
-        facts = [fact(new[position].envelope, position) for position in sorted(new)]
+        head, now = await self._head()
+        batch = await self._placed(head, arrivals)
+        new = batch.new
+        before = await self._load(new.values())
+        about = _about(new.values(), before.operations)
+        rows, hash = entries(self._stream, head, new, about, received_at=now)
+        await self._add(rows)
+        await self._account(head, batch)
+        facts = [fact(each.envelope, position) for position, each in new.items()]
         after = project_all(before, facts)
         await self._save(after)
+        await self._connection.execute(
+            self._queries["advance_ledger"],
+            *(self._stream, batch.epoch, head.number + len(rows), batch.position, hash, now),
+        )
         return {id: row.phase for id, row in after.operations.items() if row.command}
 
-    async def _load(self, arrivals: Sequence[Arrival]) -> Tables:
-        """The rows that the batch concerns, and the VMs that its operations are about."""
+    async def _head(self) -> tuple[Head, datetime]:
+        """The end of the ledger, which nobody else adds to from now on, and the time for what follows.
+
+        Time in the ledger never goes back: its months and days are pieces of it."""
+        record = await self._connection.fetchrow(self._queries["lock_ledger"], self._stream)
+        if record is None:
+            raise LookupError(f"no ledger of the stream {self._stream!r}")
+        fields = dict(record)
+        now = fields.pop("now")
+        return Head(**fields), now
+
+    async def _placed(self, head: Head, arrivals: Sequence[Arrival]) -> Placed:
+        ids = [each.envelope.id for each in arrivals]
+        known = await self._connection.fetch(self._queries["known_events"], ids)
+        return placed(
+            head,
+            arrivals,
+            known={record["id"] for record in known},
+            gaps=await self._gaps([position_of(head.epoch, each.sequence) for each in arrivals]),
+        )
+
+    async def _gaps(self, places: Sequence[int]) -> list[Gap]:
+        """Those not filled between the first and the last of these places."""
+        records = await self._connection.fetch(
+            self._queries["gaps_between"], self._stream, places[0], places[-1]
+        )
+        return [Gap(**record) for record in records]
+
+    async def _load(self, arrivals: Collection[Arrival]) -> Tables:
+        """The rows that the events concern, and the VMs that their operations are about."""
         first = [concerned(each.envelope, {}) for each in arrivals]
         operations = await self._rows(
             "load_operations", (each.operation for each in first), OperationRow, "id"
@@ -107,39 +142,34 @@ class _Batch:
         records = await self._connection.fetch(self._queries[query], asked)
         return {record[key]: row(**record) for record in records}
 
-    async def _insert(
-        self, epoch: int, arrivals: Sequence[Arrival], about: Sequence[Concerned]
-    ) -> dict[int, Arrival]:
-        """Those that were not stored yet, by position."""
-        given = {position_of(epoch, each.sequence): each for each in arrivals}
-        rows = [
-            _event_row(position_of(epoch, each.sequence), each, concerns)
-            for each, concerns in zip(arrivals, about, strict=True)
-        ]
-        inserted = await self._connection.fetch(
-            self._queries["insert_events"], self._stream, *map(list, zip(*rows, strict=True))
+    async def _add(self, rows: Sequence[Entry]) -> None:
+        """To the ledger; nobody else does at the same time, and none of it is known."""
+        keys = [(row[3], row[0], row[2]) for row in rows]
+        await self._connection.copy_records_to_table(
+            "event_keys", records=keys, columns=KEY_COLUMNS
         )
-        return {record["position"]: given[record["position"]] for record in inserted}
+        await self._connection.copy_records_to_table("events", records=rows, columns=EVENT_COLUMNS)
 
-    async def _insert_strangers(
-        self, arrivals: Sequence[Arrival], about: Sequence[Concerned], known: dict[int, Arrival]
-    ) -> dict[int, Arrival]:
-        """Events whose place in the stream another event has: the stream was lost and made anew.
+    async def _account(self, head: Head, batch: Placed) -> None:
+        """Remember what was passed by, and that of what was passed by before some is here now."""
+        if batch.filled:
+            gaps = await self._gaps(batch.filled)
+            pieces = [piece for gap in gaps for piece in without(gap, batch.filled)]
+            await self._connection.execute(
+                self._queries["forget_gaps"], self._stream, [gap.first for gap in gaps]
+            )
+            await self._note(pieces)
+        await self._note(batch.opened)
 
-        They, and all that follow, belong to its next epoch. Repeats (stored under their id) don't.
-        """
-        ids = [each.envelope.id for each in arrivals]
-        records = await self._connection.fetch(self._queries["known_events"], ids)
-        stored = {record["id"] for record in records}
-        strangers = [
-            (each, concerns)
-            for each, concerns in zip(arrivals, about, strict=True)
-            if each.envelope.id not in stored
-        ]
-        if not strangers:
-            return {}
-        epoch = await self._connection.fetchval(self._queries["next_epoch"], self._stream)
-        return await self._insert(epoch, *map(list, zip(*strangers, strict=True)))
+    async def _note(self, gaps: Sequence[Gap]) -> None:
+        if gaps:
+            await self._connection.execute(
+                self._queries["note_gaps"],
+                self._stream,
+                [gap.first for gap in gaps],
+                [gap.last for gap in gaps],
+                [gap.state for gap in gaps],
+            )
 
     async def _save(self, tables: Tables) -> None:
         await self._upsert("save_operations", tables.operations, OPERATION_COLUMNS)
@@ -153,7 +183,7 @@ class _Batch:
             await self._connection.execute(self._queries[query], *values)
 
 
-def _about(arrivals: Sequence[Arrival], operations: Mapping[str, OperationRow]) -> list[Concerned]:
+def _about(arrivals: Iterable[Arrival], operations: Mapping[str, OperationRow]) -> list[Concerned]:
     """What each event concerns; a later event of an operation knows the VM from an earlier one."""
     vms: dict[str, str] = {}
     found: list[Concerned] = []
@@ -167,22 +197,3 @@ def _about(arrivals: Sequence[Arrival], operations: Mapping[str, OperationRow]) 
                 vms[operation] = vm
         found.append(concerns)
     return found
-
-
-def _event_row(position: int, arrival: Arrival, about: Concerned) -> tuple[Any, ...]:
-    """The columns of `insert_events`, in its order."""
-    envelope = arrival.envelope
-    return (
-        position,
-        envelope.id,
-        in_utc(envelope.time),
-        envelope.type,
-        text(envelope.source),
-        text(envelope.subject) if envelope.subject is not None else None,
-        about.operation,
-        envelope.cause,
-        text(envelope.actor) if envelope.actor is not None else None,
-        about.vm,
-        about.host,
-        arrival.raw,
-    )
