@@ -108,6 +108,8 @@ class ConsumerConfig(Struct, frozen=True, kw_only=True):
     ack_wait_s: float = 30
     max_deliver: int = -1
     max_ack_pending: int = 1000
+    single_active: bool = False
+    """Of many readers one gets everything, until it stops pulling; its readers say so in `pull`, too."""
 
 
 class BusError(Exception):
@@ -200,10 +202,16 @@ class Bus(Protocol):
         ...
 
     def pull(
-        self, stream: str, consumer: str, *, batch: int
+        self, stream: str, consumer: str, *, batch: int, single_active: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
         """The deliveries of a durable consumer, at most `batch` outstanding. Waits for a consumer that
-        does not exist (yet, or any more) and re-arms after a reconnect."""
+        does not exist (yet, or any more) and re-arms after a reconnect.
+
+        Of the readers of a consumer with a single active one the first to be handed a message is it.
+        It stays so for the time of its context, however little there is to read; once it is cut off
+        for longer than the bus's `takeover_s`, or its context ends, the next one is. Cut off, it may
+        still have messages in hand: what it does with them must not depend on being alone.
+        """
         ...
 
     async def last(self, stream: str, subject: str) -> Incoming | None:

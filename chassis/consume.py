@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
@@ -41,7 +41,12 @@ def durable_of(consumer: Consumer | BatchConsumer) -> ConsumerConfig:
         subjects=consumer.subjects,
         ack_wait_s=consumer.ack_wait_s,
         max_ack_pending=max(1000, 4 * consumer.batch),
+        single_active=_is_single(consumer),
     )
+
+
+def _is_single(consumer: Consumer | BatchConsumer) -> bool:
+    return isinstance(consumer, Consumer) and consumer.single_active
 
 
 async def consume(
@@ -120,15 +125,25 @@ async def _one_by_one(bus: Bus, consumer: Consumer, settler: Settler) -> None:
         await settler.see_through(delivery, consumer.handler)
 
     lanes = Lanes(consumer.concurrency if consumer.key else 1, work)
-    try:
-        async with bus.pull(consumer.stream, consumer.name, batch=consumer.batch) as deliveries:
+    async with AsyncExitStack() as pulling:
+        deliveries = await pulling.enter_async_context(
+            bus.pull(
+                consumer.stream,
+                consumer.name,
+                batch=consumer.batch,
+                single_active=consumer.single_active,
+            )
+        )
+        try:
             async for delivery in deliveries:
                 settler.take(delivery)
                 lanes.add(_key(consumer, delivery.message), delivery)
-    finally:
-        settler.stopping.set()
-        await lanes.finish(settler.patience.grace_s)
-        await settler.give_back_all()
+        finally:
+            settler.stopping.set()
+            if not consumer.single_active:  # else the next one is not to begin before we are done
+                await pulling.aclose()
+            await lanes.finish(settler.patience.grace_s)
+            await settler.give_back_all()
 
 
 def _key(consumer: Consumer, message: Incoming) -> str:

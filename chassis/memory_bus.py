@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -61,8 +62,10 @@ class Watcher:
 class MemoryBus:
     """Use as `async with memory_bus(clock) as bus`, which ends its timers."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, takeover_s: float = 3.0) -> None:
+        """`takeover_s`: how long the one active reader may be cut off before the next one is."""
         self._clock = clock
+        self._takeover_s = takeover_s
         self._streams: dict[str, MemoryStream] = {}
         self._consumers: dict[tuple[str, str], MemoryConsumer] = {}
         self._pulls: dict[tuple[str, str], list[MemoryPull]] = {}
@@ -140,7 +143,7 @@ class MemoryBus:
 
     @asynccontextmanager
     async def pull(
-        self, stream: str, consumer: str, *, batch: int
+        self, stream: str, consumer: str, *, batch: int, single_active: bool = False
     ) -> AsyncIterator[AsyncIterator[Delivery]]:
         pull = MemoryPull(batch)
         with _listed(self._pulls.setdefault((stream, consumer), []), pull):
@@ -151,7 +154,34 @@ class MemoryBus:
             finally:
                 pull.batch = 0
                 for delivery in pull.feed.unread():
-                    await delivery.nak(0)
+                    with suppress(Unavailable):
+                        await delivery.nak(0)
+                if (known := self._consumers.get((stream, consumer))) is not None:
+                    known.unpin(pull)
+
+    def cut_off(self, deliveries: AsyncIterator[Delivery]) -> None:
+        """From now on nothing comes or goes between the bus and whoever reads these, as if its network
+        were away or itself dead, until `reconnect`."""
+        for (stream, consumer), pull in self._pulls_of(deliveries):
+            pull.cut_off = True
+            self._later(self._takeover_s, partial(self._unpin, stream, consumer, pull))
+
+    def reconnect(self, deliveries: AsyncIterator[Delivery]) -> None:
+        for key, pull in self._pulls_of(deliveries):
+            pull.cut_off = False
+            if (known := self._consumers.get(key)) is not None:
+                known.hand_out()
+
+    def _unpin(self, stream: str, consumer: str, pull: MemoryPull) -> None:
+        known = self._consumers.get((stream, consumer))
+        if known is not None and pull.cut_off:
+            known.unpin(pull)
+
+    def _pulls_of(
+        self, deliveries: AsyncIterator[Delivery]
+    ) -> list[tuple[tuple[str, str], MemoryPull]]:
+        every = [(key, pull) for key, pulls in self._pulls.items() for pull in pulls]
+        return [(key, pull) for key, pull in every if pull.feed is deliveries]
 
     async def last(self, stream: str, subject: str) -> Incoming | None:
         return self._stream(stream).last(subject)
@@ -317,8 +347,8 @@ def _listed(where: list[T], entry: T) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def memory_bus(clock: Clock) -> AsyncIterator[MemoryBus]:
-    bus = MemoryBus(clock)
+async def memory_bus(clock: Clock, *, takeover_s: float = 3.0) -> AsyncIterator[MemoryBus]:
+    bus = MemoryBus(clock, takeover_s=takeover_s)
     try:
         yield bus
     finally:

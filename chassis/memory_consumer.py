@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from chassis.bus import ConsumerConfig, Delivery, Incoming
+from chassis.bus import ConsumerConfig, Delivery, Incoming, Unavailable
 from chassis.feed import Feed
 from chassis.memory_stream import MemoryStream
 
@@ -21,11 +21,12 @@ class MemoryPull:
     def __init__(self, batch: int) -> None:
         self.batch = batch
         self.unsettled = 0
+        self.cut_off = False
         self.feed: Feed[Delivery] = Feed()
 
     @property
     def room(self) -> int:
-        return self.batch - self.unsettled
+        return 0 if self.cut_off else self.batch - self.unsettled
 
 
 class MemoryConsumer:
@@ -40,6 +41,7 @@ class MemoryConsumer:
         self._times: dict[int, int] = {}
         self._leases: dict[int, int] = {}
         self._lease_numbers = 0
+        self._pinned: MemoryPull | None = None
         if config.deliver == "last_per_subject":
             found = stream.last_per_subject(config.subjects)
             self._first = [message.sequence for message in found]
@@ -48,15 +50,26 @@ class MemoryConsumer:
 
     def hand_out(self) -> None:
         """Give what there is to readers with room."""
-        while readers := [pull for pull in self.pulls if pull.room > 0]:
+        while readers := [pull for pull in self._readers() if pull.room > 0]:
             if len(self._leases) >= self.config.max_ack_pending:
                 return
             message = self._next()
             if message is None:
                 return
             reader = max(readers, key=lambda pull: pull.room)
+            if self.config.single_active:
+                self._pinned = reader
             reader.unsettled += 1
             reader.feed.put(MemoryDelivery(self, reader, self._lease(message), message))
+
+    def unpin(self, pull: MemoryPull) -> None:
+        """If it was the one active reader, the next one is."""
+        if self._pinned is pull:
+            self._pinned = None
+            self.hand_out()
+
+    def _readers(self) -> list[MemoryPull]:
+        return self.pulls if self._pinned is None else [self._pinned]
 
     def lease_of(self, sequence: int) -> int | None:
         return self._leases.get(sequence)
@@ -130,11 +143,13 @@ class MemoryDelivery:
         self.message = message
 
     async def ack(self, *, confirmed: bool = True) -> None:
+        self._require_connection()
         if self._holds():
             self._consumer.settle(self.message.sequence)
         self._release()
 
     async def nak(self, delay_s: float) -> None:
+        self._require_connection()
         if self._holds():
             self._consumer.put_back(self.message.sequence, delay_s)
         self._release()
@@ -143,8 +158,14 @@ class MemoryDelivery:
         await self.ack()
 
     async def in_progress(self) -> None:
+        self._require_connection()
         if self._holds():
             self._lease = self._consumer.renew(self.message.sequence)
+
+    def _require_connection(self) -> None:
+        if self._reader.cut_off:
+            self._release()
+            raise Unavailable("the bus is not connected")
 
     def _holds(self) -> bool:
         """Whether the message was not handed to somebody else meanwhile."""

@@ -75,6 +75,9 @@ class Consumer(Struct, frozen=True, kw_only=True):
     max_deliver: int = 10
     create: bool = True
     """False: somebody else makes the durable consumer (an agent's are made by the scheduler)."""
+    single_active: bool = False
+    """Of all processes with this consumer only one is handed messages; another takes over when it is
+    gone. A rule of thumb and no lock: one that was cut off finishes what it had in hand."""
     confirm: bool = True
     """False: no acknowledgement is waited for. One that is lost brings the message again, even after
     newer ones of its key: only for handlers that know by its content that it is old."""

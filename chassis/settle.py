@@ -204,7 +204,9 @@ class Settler:
             await delivery.nak(after_s)
 
     async def give_back_all(self) -> None:
-        await asyncio.gather(*(self.give_back(delivery) for delivery in list(self._in_hand)))
+        """In the stream's order, which is the order in which they come again."""
+        for delivery in sorted(self._in_hand, key=lambda held: held.message.sequence):
+            await self.give_back(delivery)
 
     async def finish_all(self, deliveries: Sequence[Delivery]) -> None:
         """The last one's confirmation stands for all: they go one way, in this order."""

@@ -48,6 +48,9 @@ class Api:
         wish = {"stream_name": stream, "config": config, "action": "update"}
         return await self._ask(f"CONSUMER.CREATE.{stream}.{consumer}", wish)
 
+    async def unpin_consumer(self, stream: str, consumer: str, group: str) -> None:
+        await self._ask(f"CONSUMER.UNPIN.{stream}.{consumer}", {"group": group})
+
     async def delete_consumer(self, stream: str, consumer: str) -> Json:
         return await self._ask(f"CONSUMER.DELETE.{stream}.{consumer}", {})
 

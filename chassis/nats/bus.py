@@ -27,6 +27,7 @@ from chassis.nats.api import Api
 from chassis.nats.follow import followed
 from chassis.nats.link import Link
 from chassis.nats.messages import incoming, stored
+from chassis.nats.pin import Pin
 from chassis.nats.publisher import Publisher
 from chassis.nats.pull import pulled
 from chassis.nats.streams import ensure_consumer, ensure_stream, stream_json
@@ -94,9 +95,10 @@ class NatsBus:
         return followed(self._link, stream, subjects, start)
 
     def pull(
-        self, stream: str, consumer: str, *, batch: int
+        self, stream: str, consumer: str, *, batch: int, single_active: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
-        return pulled(self._link, stream=stream, consumer=consumer, batch=batch)
+        pin = Pin() if single_active else None
+        return pulled(self._link, stream=stream, consumer=consumer, batch=batch, pin=pin)
 
     async def last(self, stream: str, subject: str) -> Incoming | None:
         try:
@@ -118,7 +120,7 @@ class NatsBus:
             self._in_memory[config.name] = config
 
     async def ensure_consumer(self, config: ConsumerConfig) -> None:
-        await ensure_consumer(self._api, config)
+        await ensure_consumer(self._api, config, takeover_s=self._link.settings.takeover_s)
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         with suppress(NotFound):

@@ -14,17 +14,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from nats.aio.msg import Msg
 
 from chassis.bus import Unavailable
 from chassis.nats.link import NO_RESPONDERS, Link
 from chassis.nats.messages import description_of, status_of
+from chassis.nats.pin import LOST, Pin
 
 HEARTBEAT = 100
 NORMAL_ENDS = {404, 408}
 """Nothing there, or the time of the request is over."""
 SPENT = "batch completed"
+RENEWAL = "renewal"
+"""Instead of a request's number; what else the server answers to it says nothing."""
 NANOSECONDS = 1_000_000_000
 MISSED_HEARTBEATS = 2.5
 
@@ -42,7 +46,13 @@ class Fetcher:
     """Asks one consumer for messages and hands them to `receive` as they come."""
 
     def __init__(
-        self, link: Link, *, stream: str, consumer: str, receive: Callable[[Msg], None]
+        self,
+        link: Link,
+        *,
+        stream: str,
+        consumer: str,
+        receive: Callable[[Msg], None],
+        pin: Pin | None = None,
     ) -> None:
         self._link = link
         self._settings = link.settings
@@ -51,6 +61,7 @@ class Fetcher:
         self._numbers = 0
         self._open: dict[str, int] = {}
         self._hand_over = receive
+        self._pin = pin
         self._ended: Ended | None = None
         self._wake = asyncio.Event()
         self._heard_at = 0.0
@@ -77,9 +88,19 @@ class Fetcher:
             "expires": int(self._settings.pull_expires_s * NANOSECONDS),
             "idle_heartbeat": int(self._settings.heartbeat_s * NANOSECONDS),
         }
+        if self._pin is not None:
+            wish |= self._pin.request()
         if not self._open:
             self._heard_at = _now()
         self._open[token] = count
+        await self._ask(wish, token)
+
+    async def renew(self) -> None:
+        """Stay the one reader, if we are it, whether or not there is room for messages."""
+        if self._pin is not None and self._pin.id:
+            await self._ask(self._pin.renewal(), RENEWAL)
+
+    async def _ask(self, wish: dict[str, Any], token: str) -> None:
         try:
             await self._link.publish(
                 self._subject, json.dumps(wish).encode(), reply=f"{self._inbox}.{token}"
@@ -112,13 +133,17 @@ class Fetcher:
         self._wake.set()
 
     def _receive(self, message: Msg) -> None:
-        self._heard_at = _now()
+        token = message.subject.rpartition(".")[2]
+        if token != RENEWAL:  # its answer doesn't tell whether the requests are still there
+            self._heard_at = _now()
         status = status_of(message)
         if status == HEARTBEAT:
             return
         if status:
-            self._on_status(message.subject.rpartition(".")[2], status, description_of(message))
+            self._on_status(token, status, description_of(message))
         else:
+            if self._pin is not None:
+                self._pin.note(message.headers)
             self._count_one()
             self._hand_over(message)
         self._wake.set()
@@ -133,7 +158,9 @@ class Fetcher:
 
     def _on_status(self, token: str, status: int, description: str) -> None:
         self._open.pop(token, None)
-        if status in NORMAL_ENDS or description.lower() == SPENT:
+        if self._pin is not None and status == LOST:
+            self._pin.lose()
+        elif token == RENEWAL or status in NORMAL_ENDS or description.lower() == SPENT:
             return
         absent = status == NO_RESPONDERS or "deleted" in description.lower()
         self._ended = Ended(f"{status} {description}", absent=absent)

@@ -254,7 +254,7 @@ class Link:
         client = self._client
         sub = client._subs.get(sid) if client is not None and sid else None
         if sub is not None:
-            with suppress(nats.errors.Error, OSError, TimeoutError):
+            with suppress(Unavailable), _as_bus_errors():
                 async with asyncio.timeout(DRAIN_S):
                     await sub.drain()  # type: ignore[no-untyped-call]
 

@@ -19,9 +19,12 @@ from chassis.bus import Incoming, Outgoing
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What a publisher told the server about storing the message, not what the message says.
-PUBLISHING = frozenset(
+PIN_ID = "Nats-Pin-Id"
+
+# What was agreed with the server about storing or delivering the message, not what the message says.
+TRANSPORT = frozenset(
     {
+        PIN_ID,
         "Nats-Batch-Id",
         "Nats-Batch-Sequence",
         "Nats-Batch-Commit",
@@ -71,7 +74,7 @@ def description_of(message: Msg) -> str:
 
 
 def incoming(message: Msg) -> Incoming:
-    """The value of a received message; what only concerned its publishing is left out."""
+    """The value of a received message; what only concerned its transport is left out."""
     place = place_of(message.reply)
     headers = _readable(message.headers or {})
     if place is None:
@@ -131,7 +134,7 @@ def publish_headers(message: Outgoing) -> dict[str, str]:
 
 
 def _readable(headers: Mapping[str, str]) -> dict[str, str]:
-    return {str(key): value for key, value in headers.items() if key not in PUBLISHING}
+    return {str(key): value for key, value in headers.items() if key not in TRANSPORT}
 
 
 def _parse(raw: bytes) -> dict[str, str]:

@@ -15,15 +15,20 @@ from nats.aio.msg import Msg
 
 from chassis.bus import BusError, Delivery, Incoming, Unavailable
 from chassis.feed import Feed, feeding
+from chassis.nats.api import Api
 from chassis.nats.fetch import Ended, Fetcher
 from chassis.nats.link import Link
 from chassis.nats.messages import incoming
+from chassis.nats.pin import GROUP, Pin
 
 log = structlog.get_logger(__name__)
 
 NANOSECONDS = 1_000_000_000
 ABSENT_FIRST_S = 0.02
 """Pause after a life of some length; it doubles from one short life to the next."""
+
+RENEWALS = 4
+"""How often a pin is renewed in the time after which it would be over."""
 
 
 class PulledDelivery:
@@ -68,11 +73,14 @@ class PulledDelivery:
 class Puller:
     """Keeps at most `batch` messages asked for, unread, or in the hands of the reader."""
 
-    def __init__(self, link: Link, *, stream: str, consumer: str, batch: int) -> None:
+    def __init__(
+        self, link: Link, *, stream: str, consumer: str, batch: int, pin: Pin | None
+    ) -> None:
         self._link = link
         self._stream = stream
         self._consumer = consumer
         self._batch = batch
+        self._pin = pin
         self._unsettled = 0
         self._fetcher: Fetcher | None = None
         self.feed: Feed[Delivery] = Feed()
@@ -113,15 +121,38 @@ class Puller:
 
     async def _live(self) -> None:
         fetcher = Fetcher(
-            self._link, stream=self._stream, consumer=self._consumer, receive=self._receive
+            self._link,
+            stream=self._stream,
+            consumer=self._consumer,
+            receive=self._receive,
+            pin=self._pin,
         )
-        async with fetcher.open():
+        async with fetcher.open(), self._renewing(fetcher):
             self._fetcher = fetcher
             while True:
                 room = self._batch - self._unsettled - fetcher.asked
                 if room >= max(self._batch // 2, 1) or (room > 0 and not fetcher.asked):
                     await fetcher.request(room)
                 await fetcher.wait()
+
+    @asynccontextmanager
+    async def _renewing(self, fetcher: Fetcher) -> AsyncIterator[None]:
+        """Stay the one reader while this life lasts. A pin outlives it, for the next one to name."""
+        if self._pin is None:
+            yield
+            return
+        renewing = asyncio.create_task(self._renew(fetcher), name=f"pin {self._consumer}")
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _renew(self, fetcher: Fetcher) -> None:
+        while True:
+            await asyncio.sleep(self._link.settings.takeover_s / RENEWALS)
+            with suppress(Ended):  # whoever waits for messages is told as well
+                await fetcher.renew()
 
     def _receive(self, message: Msg) -> None:
         self._unsettled += 1
@@ -130,10 +161,11 @@ class Puller:
 
 @asynccontextmanager
 async def pulled(
-    link: Link, *, stream: str, consumer: str, batch: int
+    link: Link, *, stream: str, consumer: str, batch: int, pin: Pin | None = None
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """The deliveries, for the time of the context. What nobody read is given back at its end."""
-    puller = Puller(link, stream=stream, consumer=consumer, batch=batch)
+    """The deliveries, for the time of the context. What nobody read is given back at its end, and the
+    pin, so that the next reader need not wait."""
+    puller = Puller(link, stream=stream, consumer=consumer, batch=batch, pin=pin)
     try:
         async with feeding(puller.feed, puller.run(), name=f"pull {stream} {consumer}"):
             yield puller.feed
@@ -141,3 +173,6 @@ async def pulled(
         for delivery in puller.feed.unread():
             with suppress(BusError):
                 await delivery.nak(0)
+        if pin is not None and pin.id and link.connected:
+            with suppress(BusError):
+                await Api(link).unpin_consumer(stream, consumer, GROUP)

@@ -55,6 +55,8 @@ class NatsSettings(Struct, frozen=True, kw_only=True):
     """How often the server says on a quiet pull that it is still there; twice missed, pull again."""
     pull_expires_s: Seconds = 60.0
     """How long the server keeps one request for messages."""
+    takeover_s: Seconds = 3.0
+    """Where only one reader of a consumer is active: how long it may be gone before the next one is."""
     absent_retry_s: Seconds = 0.5
     """How often to look for a stream or consumer that does not exist yet."""
     call_timeout_s: Seconds = 5.0

@@ -12,6 +12,7 @@ import structlog
 
 from chassis.bus import BusError, ConsumerConfig, NotFound, StreamConfig
 from chassis.nats.api import Api, Json
+from chassis.nats.pin import GROUP
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ def _bucket_json(config: StreamConfig) -> Json:
     }
 
 
-def consumer_json(config: ConsumerConfig) -> Json:
+def consumer_json(config: ConsumerConfig, *, takeover_s: float) -> Json:
     """The server's configuration of a durable pull consumer."""
     return {
         "name": config.name,
@@ -70,6 +71,9 @@ def consumer_json(config: ConsumerConfig) -> Json:
         "max_deliver": config.max_deliver,
         "max_ack_pending": config.max_ack_pending,
         "replay_policy": "instant",
+        "priority_groups": [GROUP] if config.single_active else [],
+        "priority_policy": "pinned_client" if config.single_active else "none",
+        "priority_timeout": _nanoseconds(takeover_s if config.single_active else 0),
     }
 
 
@@ -83,7 +87,9 @@ def differences(wanted: Json, present: Json) -> dict[str, tuple[Any, Any]]:
 
 
 def present_consumer(config: Json) -> Json:
-    """A consumer's configuration with its one filter, if it has but one, as a list."""
+    """A consumer's configuration with what the server leaves out or says otherwise: its one filter, if
+    it has but one, as a list, and that it has no policy for its readers."""
+    config = {"priority_policy": "none", **config}
     if single := config.get("filter_subject"):
         return {**config, "filter_subjects": [single], "filter_subject": ""}
     return config
@@ -107,9 +113,9 @@ async def ensure_stream(api: Api, config: StreamConfig) -> None:
         log.info("stream_updated", stream=config.name, fields=sorted(differing))
 
 
-async def ensure_consumer(api: Api, config: ConsumerConfig) -> None:
+async def ensure_consumer(api: Api, config: ConsumerConfig, *, takeover_s: float) -> None:
     """Create or update all but where it began."""
-    wanted = consumer_json(config)
+    wanted = consumer_json(config, takeover_s=takeover_s)
     try:
         present = present_consumer((await api.consumer_info(config.stream, config.name))["config"])
     except NotFound:

@@ -260,6 +260,35 @@ class TestHandling:
             await desk.until_seen(1)
 
 
+class TestOneActive:
+    async def test_the_next_one_begins_when_the_last_one_is_done(
+        self, bus: Bus, stream: str, desk: Desk
+    ) -> None:
+        going, told = asyncio.Event(), []
+
+        async def slow(message: Incoming) -> None:
+            desk.note(message)
+            going.set()
+            await asyncio.sleep(0.3)
+            told.append("first done")
+
+        async def next_one(message: Incoming) -> None:
+            told.append(message.data.decode())
+
+        async with working(bus, one(stream, slow, single_active=True), desk) as first:
+            await publish(bus, stream, "1")
+            await going.wait()
+            async with working(bus, one(stream, next_one, single_active=True), Desk()):
+                await publish(bus, stream, "2", "3")
+                first.cancel()
+                async with asyncio.timeout(PATIENCE_S):
+                    while len(told) < 3:
+                        await asyncio.sleep(0.005)
+
+        assert (told[0], sorted(told[1:])) == ("first done", ["2", "3"])
+        assert desk.seen == [("1", 1)]
+
+
 class TestTryingAgain:
     async def test_a_retry_keeps_what_follows_behind_it(
         self, bus: Bus, stream: str, desk: Desk

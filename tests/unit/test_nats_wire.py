@@ -116,8 +116,9 @@ def test_what_the_server_leaves_out_is_no_difference() -> None:
 
 def test_one_filter_is_the_same_as_a_list_of_one() -> None:
     config = ConsumerConfig(stream="S", name="c", description="", subjects=("a.>",))
-    present = present_consumer({**consumer_json(config), "filter_subject": "a.>"})
-    assert differences(consumer_json(config), present) == {}
+    wanted = consumer_json(config, takeover_s=3)
+    present = present_consumer({**wanted, "filter_subject": "a.>"})
+    assert differences(wanted, present) == {}
 
 
 def state(first: int, last: int, first_at: datetime = NOON) -> StreamState:
