@@ -13,7 +13,8 @@ from litestar import Request
 from litestar.types import Scope
 from msgspec import Struct
 
-from schemas.problems import FieldError, invalid_request
+from schemas.ids import is_name
+from schemas.problems import FieldError, invalid_request, not_found
 from services.gateway import decide
 from services.gateway.answers import of_status, refuse
 from services.gateway.model import Caller
@@ -86,6 +87,13 @@ async def read(
         key=key,
         fingerprint=decide.fingerprint(request.method, path, query=found_query, body=found_body),
     )
+
+
+def name_in_path(kind: str, text: str) -> str:
+    """A name or an id from a path. Raises Refused: what cannot be one, does not exist."""
+    if not is_name(text):
+        raise refuse(not_found(kind, text[:100]))
+    return text
 
 
 def _errors(

@@ -28,6 +28,7 @@ from services.gateway.model import (
     TOKEN_PREFIX,
     Accepted,
     Caller,
+    CapacityRequest,
     Claim,
     HostChange,
     IdempotencyDecision,
@@ -129,6 +130,25 @@ def _is_upside_down(tuning: HostTuning) -> bool:
     return idle is not None and full is not None and full < idle
 
 
+def capacity_errors(asked: CapacityRequest) -> Iterator[FieldError]:
+    """What is wrong with a question for capacity whose fields are good one by one."""
+    if asked.spec is None and not asked.without:
+        yield FieldError(field="", detail="expected at least one of: spec, without")
+    if asked.spec is None and asked.by is not None:
+        yield FieldError(field="/by", detail="copies are counted by label: it needs a spec")
+    if asked.spec is not None:
+        for error in spec_errors(asked.spec):
+            yield FieldError(field=f"/spec{error.field}", detail=error.detail)
+    for index, more in enumerate(asked.add):
+        sizes = [more.cpus, more.memory_mib, more.disk_gib]
+        if more.like is not None and any(size is not None for size in sizes):
+            detail = "either like a host or of a size, not both"
+            yield FieldError(field=f"/add/{index}", detail=detail)
+        if more.like is None and None in sizes:
+            detail = "expected like, or all of: cpus, memory_mib, disk_gib"
+            yield FieldError(field=f"/add/{index}", detail=detail)
+
+
 def _twice(values: list[str] | list[str | None], field: str) -> Iterator[FieldError]:
     count = Counter(values)
     for index, value in enumerate(values):
@@ -150,6 +170,7 @@ def fingerprint(method: str, path: str, *, query: Struct, body: Struct) -> str:
     how long the client waits for it."""
     asked = msgspec.to_builtins(query)
     asked.pop("wait", None)
+    asked.pop("dry_run", None)
     canonical = msgspec.json.encode((method, path, asked, body), order="deterministic")
     return hashlib.sha256(canonical).hexdigest()
 

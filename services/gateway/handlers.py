@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from schemas import commands
-from schemas.ids import is_name, is_uuid7
+from schemas.ids import is_uuid7
 from schemas.problems import FieldError, invalid_request, not_found
 from schemas.queries import (
     Empty,
@@ -25,7 +25,7 @@ from schemas.queries import (
 from schemas.resources import VmSpec
 from services.gateway import decide, waiting
 from services.gateway.answers import Answer, Refused, refuse
-from services.gateway.asked import Asked
+from services.gateway.asked import Asked, name_in_path
 from services.gateway.desk import Desk
 from services.gateway.idempotency import Target
 from services.gateway.model import (
@@ -94,7 +94,7 @@ async def configure_host(desk: Desk, asked: Asked[WishQuery, HostChange]) -> Ans
     change = asked.body
 
     async def target(_command: str) -> str:
-        query = GetHost(host=_name("host", asked.path["host"]))
+        query = GetHost(host=name_in_path("host", asked.path["host"]))
         await desk.ask("inventory", "host.get", query)
         return query.host
 
@@ -119,7 +119,7 @@ async def list_vms(desk: Desk, asked: Asked[ListVms, Nothing]) -> Answer:
 
 
 async def get_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
-    query = GetVm(vm=_name("VM", asked.path["vm"]))
+    query = GetVm(vm=name_in_path("VM", asked.path["vm"]))
     return Answer(body=await desk.ask("inventory", "vm.get", query))
 
 
@@ -134,12 +134,12 @@ async def list_hosts(desk: Desk, asked: Asked[ListHosts, Nothing]) -> Answer:
 
 
 async def get_host(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
-    query = GetHost(host=_name("host", asked.path["host"]))
+    query = GetHost(host=name_in_path("host", asked.path["host"]))
     return Answer(body=await desk.ask("inventory", "host.get", query))
 
 
 async def get_host_reading(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
-    query = GetHost(host=_name("host", asked.path["host"]))
+    query = GetHost(host=name_in_path("host", asked.path["host"]))
     return Answer(body=await desk.ask("metrics", "host", query))
 
 
@@ -222,7 +222,7 @@ async def vm_id(desk: Desk, vm: str) -> str:
     An id so young that the inventory may not know it yet is taken as it is: the scheduler, which gets
     commands in their order, knows better.
     """
-    query = GetVm(vm=_name("VM", vm))
+    query = GetVm(vm=name_in_path("VM", vm))
     try:
         found = await desk.ask("inventory", "vm.get", query)
     except Refused as refused:
@@ -239,13 +239,6 @@ def _vm(desk: Desk, path: Mapping[str, str]) -> Target:
         return await vm_id(desk, path["vm"])
 
     return target
-
-
-def _name(kind: str, text: str) -> str:
-    """A name or an id from a path; what cannot be one, does not exist."""
-    if not is_name(text):
-        raise refuse(not_found(kind, text[:100]))
-    return text
 
 
 def _require_page(desk: Desk, limit: int) -> None:

@@ -13,10 +13,11 @@ from msgspec import Meta, Struct
 from schemas.commands import GraceSeconds
 from schemas.envelope import Envelope
 from schemas.events import OperationAccepted
-from schemas.ids import HostName, Labels, MessageId, Name, OperationId, SiteName, VmId
+from schemas.forecasts import MOST_HOSTS, MoreHosts
+from schemas.ids import HostName, LabelKey, Labels, MessageId, Name, OperationId, SiteName, VmId
 from schemas.problems import Problem
 from schemas.queries import Cursor, PageSize
-from schemas.resources import HostTuning, Operation, StopMode
+from schemas.resources import HostTuning, Operation, StopMode, VmSpec
 from schemas.rules import Taint
 
 TOKEN_PREFIX = "vireo_"  # noqa: S105  what a token starts with, not one
@@ -75,6 +76,8 @@ class WishQuery(Struct, frozen=True, kw_only=True):
 
     wait: WaitFor | None = None
     """Answer when the operation has ended, or after so long: `30s`, `500ms`, `2m`."""
+    dry_run: bool = False
+    """Do nothing: answer what would come of it, a `Forecast`."""
 
 
 class DeleteRequest(Struct, frozen=True, kw_only=True):
@@ -83,7 +86,8 @@ class DeleteRequest(Struct, frozen=True, kw_only=True):
     mode: StopMode = "forced"
     grace_s: GraceSeconds = 60
     wait: WaitFor | None = None
-    """As in `WishQuery`."""
+    dry_run: bool = False
+    """Both as in `WishQuery`."""
 
 
 class HostChange(Struct, frozen=True, kw_only=True):
@@ -94,6 +98,26 @@ class HostChange(Struct, frozen=True, kw_only=True):
     labels: Annotated[Labels, Meta(max_length=64)] | None = None
     taints: Annotated[tuple[Taint, ...], Meta(max_length=16)] | None = None
     tuning: HostTuning | None = None
+
+
+class ReviewQuery(Struct, frozen=True, kw_only=True):
+    """Query of `/v1/vms/{vm}/placement`."""
+
+    now: bool = False
+    """Also, how it would be decided now, the VM itself not counted."""
+
+
+class CapacityRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/capacity`: how many more copies of a VM fit, and what if there were other hosts."""
+
+    spec: VmSpec | None = None
+    """Its name does not matter. Left out: only whether the VMs of hosts taken away fit elsewhere."""
+    by: LabelKey | None = None
+    """Count by the values of this label of hosts, too."""
+    without: Annotated[tuple[HostName, ...], Meta(max_length=MOST_HOSTS)] = ()
+    """As if there were no such hosts; their VMs move elsewhere first, as far as they fit."""
+    add: Annotated[tuple[MoreHosts, ...], Meta(max_length=16)] = ()
+    """As if there were these, too."""
 
 
 class Nothing(Struct, frozen=True):

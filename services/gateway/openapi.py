@@ -14,11 +14,13 @@ import msgspec
 from msgspec import Struct
 
 from schemas import samples
+from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview
 from schemas.problems import Problem
 from schemas.resources import Host, Operation, Vm, VmSpec
 from schemas.telemetry import HostReading, VmReading
 from services.gateway.answers import JSON, PROBLEM_JSON, of_status
 from services.gateway.model import (
+    CapacityRequest,
     HostChange,
     Nothing,
     RebootRequest,
@@ -37,6 +39,8 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     Operation: samples.OPERATION_SAMPLE,
     VmReading: samples.VM_READING,
     HostReading: samples.HOST_READING,
+    PlacementReview: samples.REVIEW,
+    Capacity: samples.CAPACITY,
     dict: _EVENT,
 }
 _BODY_EXAMPLES: dict[type[Any], Any] = {
@@ -48,6 +52,9 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
         "taints": [{"key": "gpu", "effect": "refuse"}],
         "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
     },
+    CapacityRequest: CapacityRequest(
+        spec=samples.SPEC, by="rack", without=("h4",), add=(MoreHosts(count=3, like="h2"),)
+    ),
 }
 _PATH_PARAMETERS = {
     "vm": ("Id or name of the VM", "web-1"),
@@ -95,7 +102,9 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "tags": [{"name": tag} for tag in ("vms", "hosts", "operations", "events", "health")],
+        "tags": [
+            {"name": tag} for tag in ("vms", "hosts", "capacity", "operations", "events", "health")
+        ],
         "paths": paths,
         "components": {
             "schemas": _schemas(),
@@ -183,6 +192,8 @@ def _statuses(route: Route[Any, Any]) -> Iterable[int]:
         yield 404
     if route.writes:
         yield from (409, 413, 415, 422)
+    if route.asks:
+        yield from (404, 413, 415)
     if route.writes or route.name in ("get_operation", "list_events"):
         yield 429
     yield 503
@@ -190,7 +201,7 @@ def _statuses(route: Route[Any, Any]) -> Iterable[int]:
 
 def _successes(route: Route[Any, Any]) -> dict[str, Any]:
     if route.writes:
-        return {"200": _ended(), "202": _accepted()}
+        return {"200": _told(), "202": _accepted()}
     return {"200": _success(route)}
 
 
@@ -225,12 +236,23 @@ def _accepted() -> dict[str, Any]:
     }
 
 
-def _ended() -> dict[str, Any]:
-    example = msgspec.structs.replace(samples.OPERATION_SAMPLE, phase="succeeded", progress=1.0)
+def _told() -> dict[str, Any]:
+    ended = msgspec.structs.replace(samples.OPERATION_SAMPLE, phase="succeeded", progress=1.0)
     return {
-        "description": "With `wait`: the operation, which has ended; `phase` says how",
+        "description": (
+            "With `wait`: the operation, which has ended; `phase` says how. "
+            "With `dry_run`: what would come of it, or its `problem`; nothing was done"
+        ),
         "headers": _operation_headers(),
-        "content": _content(_ref(Operation), example),
+        "content": {
+            JSON: {
+                "schema": {"anyOf": [_ref(Operation), _ref(Forecast)]},
+                "examples": {
+                    "ended": {"value": _plain(ended)},
+                    "dry_run": {"value": _plain(samples.FORECAST)},
+                },
+            }
+        },
     }
 
 
@@ -301,7 +323,8 @@ def _plain_paths() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    types = {route.answer for route in ROUTES if route.answer is not dict}
+    types: set[type[Any]] = {Forecast}
+    types |= {route.answer for route in ROUTES if route.answer is not dict}
     types |= {route.body for route in ROUTES if route.body is not Nothing} | {Problem}
     ordered = sorted(types, key=lambda one: one.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)

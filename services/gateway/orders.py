@@ -24,6 +24,7 @@ from services.gateway import decide, idempotency, waiting
 from services.gateway.answers import Answer, refuse
 from services.gateway.asked import Asked, B
 from services.gateway.desk import Desk
+from services.gateway.forecasts import dry_run
 from services.gateway.idempotency import Claimed, Target
 from services.gateway.model import Accepted, DeleteRequest, Identity, Replay, Wish, WishQuery
 
@@ -39,8 +40,11 @@ EVENT_ATTEMPTS = 3
 
 
 async def obey(desk: Desk, asked: Asked[W, B], target: Target, make: Making) -> Answer:
-    """Turn a request into a command, and wait for its end if asked to. Raises Refused; then nothing
-    is half done that a repetition with the same key would not complete."""
+    """Turn a request into a command, and wait for its end if asked to; or only say what would come of
+    it. Raises Refused; then nothing is half done that a repetition with the same key would not
+    complete."""
+    if asked.query.dry_run:
+        return await dry_run(desk, asked.caller, target, make)
     wait_s = waiting.wait_s(desk, asked.query.wait)
     if not wait_s:
         return await _obey(desk, asked, target, make)

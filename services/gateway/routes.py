@@ -11,21 +11,24 @@ from typing import Any, Generic, Literal
 from litestar.types import ASGIApp
 from msgspec import Struct
 
+from schemas.forecasts import Capacity, PlacementReview
 from schemas.problems import FieldError
 from schemas.queries import ListHosts, ListOperations, ListVms
 from schemas.resources import Host, Operation, Vm, VmSpec
 from schemas.telemetry import HostReading, VmReading
-from services.gateway import decide, handlers, stream
+from services.gateway import decide, forecasts, handlers, stream
 from services.gateway.answers import Answer
 from services.gateway.asked import Asked, B, Q
 from services.gateway.desk import Desk
 from services.gateway.model import (
+    CapacityRequest,
     DeleteRequest,
     EventQuery,
     HostChange,
     Nothing,
     OperationQuery,
     RebootRequest,
+    ReviewQuery,
     StopRequest,
     WishQuery,
 )
@@ -46,6 +49,8 @@ class Route(Struct, Generic[Q, B], frozen=True, kw_only=True):
     body: type[B]
     check: Callable[[B], Iterable[FieldError]] | None = None
     page: bool = False
+    asks: bool = False
+    """A POST that only asks: nothing is changed by it."""
     description: str = ""
 
     @property
@@ -54,7 +59,7 @@ class Route(Struct, Generic[Q, B], frozen=True, kw_only=True):
 
     @property
     def writes(self) -> bool:
-        return self.method != "GET"
+        return self.method != "GET" and not self.asks
 
     @property
     def status(self) -> int:
@@ -122,6 +127,17 @@ VMS: tuple[Route[Any, Any], ...] = (
         handler=handlers.get_vm_reading,
         answer=VmReading,
         query=Nothing,
+        body=Nothing,
+    ),
+    Route(
+        method="GET",
+        path="/v1/vms/{vm}/placement",
+        name="get_vm_placement",
+        summary="Show why a VM is where it is",
+        description="As recorded when it was placed; with `now`, as it would be decided now, too.",
+        handler=forecasts.review_placement,
+        answer=PlacementReview,
+        query=ReviewQuery,
         body=Nothing,
     ),
     _act("start", "Start a VM", handlers.start_vm),
@@ -233,4 +249,20 @@ EVENTS: tuple[Route[Any, Any], ...] = (
     ),
 )
 
-ROUTES: tuple[Route[Any, Any], ...] = (*VMS, *HOSTS, *OPERATIONS, *EVENTS)
+CAPACITY: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="POST",
+        path="/v1/capacity",
+        name="count_capacity",
+        summary="Count how many more VMs fit, and what stops the next one",
+        description="What if: `without` takes hosts away, `add` adds some. Nothing is changed.",
+        handler=forecasts.count_capacity,
+        answer=Capacity,
+        query=Nothing,
+        body=CapacityRequest,
+        check=decide.capacity_errors,
+        asks=True,
+    ),
+)
+
+ROUTES: tuple[Route[Any, Any], ...] = (*VMS, *HOSTS, *CAPACITY, *OPERATIONS, *EVENTS)

@@ -83,8 +83,11 @@ class GatewaySettings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown
         ),
     ] = None
     ask_timeout_s: Annotated[
-        Seconds, Meta(description="Patience for an answer of the inventory or of metrics")
+        Seconds, Meta(description="Patience for an answer of another service")
     ] = 5
+    capacity_timeout_s: Annotated[
+        Seconds, Meta(description="Patience for the scheduler's answer to a question for capacity")
+    ] = 60
     wait_slice_s: Annotated[
         Seconds,
         Meta(

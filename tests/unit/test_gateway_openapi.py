@@ -56,4 +56,6 @@ def test_every_content_has_an_example_that_fits_its_schema(
     name: str, content: dict[str, Any]
 ) -> None:
     schema = {**content["schema"], "components": DOCUMENT["components"]}
-    jsonschema.Draft202012Validator(schema).validate(content["example"])
+    several = [one["value"] for one in content.get("examples", {}).values()]
+    for example in several or [content["example"]]:
+        jsonschema.Draft202012Validator(schema).validate(example)

@@ -1,0 +1,77 @@
+"""What is asked of those who decide, without anything being done: dry runs, reviews, capacity.
+
+What belongs here: which question a request becomes, and to whom. No command, no event and no idempotency
+record comes of any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+
+from chassis import tracing
+from schemas import subjects
+from schemas.commands import Command, CreateVm
+from schemas.forecasts import Forecast, PlacementReview
+from schemas.queries import CountCapacity, GetVm, Try
+from schemas.resources import Vm
+from schemas.wire import encode
+from services.gateway import decide
+from services.gateway.answers import Answer
+from services.gateway.asked import Asked, name_in_path
+from services.gateway.desk import Desk
+from services.gateway.idempotency import Target
+from services.gateway.model import Caller, CapacityRequest, Nothing, ReviewQuery
+
+SCHEDULER = "scheduler"
+
+_vm = msgspec.json.Decoder(Vm)
+_forecast = msgspec.json.Decoder(Forecast)
+
+
+async def dry_run(
+    desk: Desk, caller: Caller, target: Target, make: Callable[[str], Command]
+) -> Answer:
+    """What would come of a wish, as its owner says. Raises Refused as the wish itself would."""
+    desk.require_bus()
+    command = desk.rig.ids.new()
+    message = make(await target(command))
+    return Answer(body=await _foretell(desk, caller, message, command=command))
+
+
+async def review_placement(desk: Desk, asked: Asked[ReviewQuery, Nothing]) -> Answer:
+    """Why a VM is where it is, and how it would be decided now."""
+    query = GetVm(vm=name_in_path("VM", asked.path["vm"]))
+    vm = _vm.decode(await desk.ask("inventory", "vm.get", query))
+    review = PlacementReview(vm=vm.id, name=vm.spec.name, host=vm.host, placement=vm.placement)
+    if asked.query.now:
+        command = desk.rig.ids.new()
+        anew = CreateVm(vm=decide.vm_of(command), spec=vm.spec)
+        body = await _foretell(desk, asked.caller, anew, command=command, without_vm=vm.id)
+        review = msgspec.structs.replace(review, now=_forecast.decode(body))
+    return Answer(body=encode(review))
+
+
+async def count_capacity(desk: Desk, asked: Asked[Nothing, CapacityRequest]) -> Answer:
+    """How many more would fit at this site."""
+    wanted = asked.body
+    question = CountCapacity(spec=wanted.spec, by=wanted.by, without=wanted.without, add=wanted.add)
+    timeout_s = desk.settings.capacity_timeout_s
+    asked.extend(timeout_s)
+    endpoint = subjects.of_site("capacity", site=desk.rig.site)
+    return Answer(body=await desk.ask(SCHEDULER, endpoint, question, timeout_s=timeout_s))
+
+
+async def _foretell(
+    desk: Desk, caller: Caller, message: Command, *, command: str, without_vm: str | None = None
+) -> bytes:
+    site = desk.rig.site
+    what = decide.accept(
+        message, command=command, site=site, caller=caller, traceparent=tracing.traceparent()
+    )
+    owner = subjects.BY_MESSAGE[type(message)].owner
+    endpoint = subjects.of_site("try", site=site) if owner == SCHEDULER else "try"
+    question = Try(command=Raw(encode(what.command)), without_vm=without_vm)
+    return await desk.ask(owner, endpoint, question)
