@@ -90,7 +90,7 @@ class Chooser:
     # keeping
 
     def _up_to_date(self, request: Request, policy: CompiledPolicy, local: bool) -> _Kept:
-        key = (request.shape, policy.key, local)
+        key = (request.shape, policy.content, local)
         kept = self._kept.pop(key, None)
         if kept is None or kept.epoch != self.table.epoch:
             kept = self._work_out(request, policy, local)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ class CompiledPolicy(Struct, frozen=True, kw_only=True):
     """A policy ready to be applied."""
 
     policy: Policy
+    content: bytes
+    """What tells it from every other policy, be they of one name and version."""
     host_rules: tuple[tuple[int, HostRule], ...]
     """Last rule first: who comes later overwrites, so the first rule has the last word."""
     fleet_rules: tuple[tuple[int, FleetRule], ...]
@@ -73,6 +76,7 @@ def compile_policy(policy: Policy) -> CompiledPolicy:
     weights = {term: weight for term, weight in policy.weights.items() if weight > 0}
     return CompiledPolicy(
         policy=policy,
+        content=msgspec.json.encode(policy),
         host_rules=tuple(
             (CODE[rule], test) for rule, test in reversed(HOST_RULES.items()) if is_required(rule)
         ),

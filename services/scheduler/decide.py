@@ -23,10 +23,12 @@ from schemas.commands import (
     StopVm,
     VmCommand,
 )
+from schemas.definitions import Quota
 from schemas.envelope import Envelope
-from schemas.problems import conflict, not_found, unavailable
+from schemas.problems import Problem, conflict, not_found, unavailable
 from schemas.resources import HostConfig, VmSpec
-from schemas.subjects import BY_MESSAGE
+from schemas.subjects import BY_MESSAGE, definition_key
+from services.scheduler.definitions import over_quota
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import (
     ANY_HOST,
@@ -67,9 +69,12 @@ def _create(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Decision:
 
 def _place(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Placed | Refused:
     spec = command.data.spec
-    policy = fleet.policy(spec.policy)
+    if beyond := _refuse_project(spec, fleet):
+        return beyond
+    policy = fleet.policy_of(spec)
     if policy is None:
-        return Refused(problem=not_found("policy", spec.policy or ""))
+        name = fleet.definitions.policy_for(spec)
+        return Refused(problem=not_found("policy", name), rests_on=definition_key("policy", name))
     outcome = fleet.place(spec, policy, Ask(now=now, chance=chance_of(command.id)))
     if isinstance(outcome, NoHost):
         return _refuse_place(outcome, fleet, spec)
@@ -86,6 +91,23 @@ def _place(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Placed | Re
             traceparent=command.traceparent,
         )
     )
+
+
+def _refuse_project(spec: VmSpec, fleet: Fleet) -> Refused | None:
+    """A project must be there and have room for the VM."""
+    if spec.project is None:
+        return None
+    project = fleet.definitions.project(spec.project)
+    if project is None:
+        problem: Problem | None = not_found("project", spec.project)
+    elif project.quota == Quota():
+        problem = None
+    else:
+        taken = fleet.definitions.taken(project.name)
+        problem = over_quota(project, taken=taken, asked=fleet.asks_for(spec))
+    if problem is None:
+        return None
+    return Refused(problem=problem, rests_on=definition_key("project", spec.project))
 
 
 def chance_of(command: str) -> int:

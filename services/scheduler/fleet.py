@@ -17,7 +17,8 @@ from schemas.policies import Policy
 from schemas.resources import HostConfig, HostFacts, Placement, VmSpec
 from schemas.telemetry import HostSample
 from services.scheduler.choice import Choice, Chooser
-from services.scheduler.compiled import CompiledPolicy, compile_policy
+from services.scheduler.compiled import CompiledPolicy
+from services.scheduler.definitions import Amounts, Definitions
 from services.scheduler.groups import Member
 from services.scheduler.model import Ask, Held, HostRow, Limits
 from services.scheduler.placement import NoHost, place
@@ -40,9 +41,10 @@ class Fleet:
         self.limits = limits
         self.table = Table(limits)
         self._chooser = Chooser(self.table)
-        self._policies = {name: compile_policy(one) for name, one in policies.items()}
-        self._policy = policy
+        self.definitions = Definitions(policies, policy=policy)
         self._requests = Requests()
+        self._largest: dict[str, int] = {}
+        """Of images that projects with quotas ask for, the largest size on any host."""
         self._hosts: dict[str, HostRow] = {}
         self._early: dict[str, tuple[HostSample, float]] = {}
         """The newest sample, and when it came, of hosts that have a lease and no facts yet."""
@@ -56,10 +58,10 @@ class Fleet:
     def copy(self) -> Fleet:
         """The same, to be changed without harm: for asking what would be. What is decided on it is what
         would be decided here. Takes milliseconds for thousands of hosts; values are shared."""
-        twin = Fleet(self.limits, {}, policy=self._policy)
+        twin = Fleet(self.limits, {})
+        twin.definitions = self.definitions.copy()
         twin.table = self.table.copy()
         twin._chooser = Chooser(twin.table)
-        twin._policies = self._policies.copy()
         twin._hosts, twin._early = self._hosts.copy(), self._early.copy()
         twin._held = self._held.copy()
         for sets, own in (
@@ -89,7 +91,20 @@ class Fleet:
 
     def policy(self, name: str | None) -> CompiledPolicy | None:
         """The policy of this name, or the site's own."""
-        return self._policies.get(name or self._policy)
+        return self.definitions.policy(name)
+
+    def policy_of(self, spec: VmSpec) -> CompiledPolicy | None:
+        """The policy that a VM is placed by: the one it names, its project's, the site's."""
+        return self.definitions.policy(self.definitions.policy_for(spec))
+
+    def asks_for(self, spec: VmSpec) -> Amounts:
+        """What a VM would take of its project's quota, wherever it goes: of an image, the largest."""
+        request = self.request(spec)
+        for image in request.images:
+            if image not in self._largest:
+                sizes = (row.images.get(image, 0) for row in self._hosts.values())
+                self._largest[image] = max(sizes, default=0)
+        return _amounts(spec, demand_of(request, self._largest))
 
     def request(self, spec: VmSpec) -> Request:
         """A wish, compiled."""
@@ -145,6 +160,8 @@ class Fleet:
             foreign=_foreign(facts),
         )
         self._put(new)
+        if images != row.images:
+            self._largest.clear()
         if row.facts is None:
             self._enter(new)
         else:
@@ -200,7 +217,7 @@ class Fleet:
 
     def put_policy(self, policy: Policy) -> None:
         """A policy that is new, or in place of the one of its name."""
-        self._policies[policy.name] = compile_policy(policy)
+        self.definitions.put_policy(policy)
 
     def lift(self, vm: str, host: str) -> None:
         """As if this host did not hold the VM."""
@@ -217,6 +234,7 @@ class Fleet:
         for held in gone:
             self._drop((held.assignment.vm, host))
         row = self._hosts.pop(host, None)
+        self._largest.clear()
         self._early.pop(host, None)
         if row is not None and row.facts is not None:
             self.table.remove_host(host)
@@ -267,6 +285,7 @@ class Fleet:
         self._put(row)
         held = Held(assignment=assignment, revision=revision, demand=self._demand(assignment, row))
         self._held[vm, host] = held
+        self._charge(held, 1)
         self._hosts_of.setdefault(vm, set()).add(host)
         self._vms_on.setdefault(host, set()).add(vm)
         self._vms_named.setdefault(assignment.spec.name, set()).add(vm)
@@ -278,6 +297,7 @@ class Fleet:
         if held is None:
             return
         vm, host = key
+        self._charge(held, -1)
         if self._row(host).facts is not None:
             self.table.give_back(host, held.demand)
             self.table.leave(key)
@@ -298,8 +318,7 @@ class Fleet:
             self.table.sampled(row.name, sample, at=at)
         for vm in sorted(self._vms_on.get(row.name, ())):
             held = self._held[vm, row.name]
-            held = replace(held, demand=self._demand(held.assignment, row))
-            self._held[vm, row.name] = held
+            held = self._recharge(held, self._demand(held.assignment, row))
             self._count(held)
 
     def _show(self, row: HostRow) -> None:
@@ -311,6 +330,19 @@ class Fleet:
         self.table.take(here.host, held.demand)
         away = keeps_away(self.request(here.spec))
         self.table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, away))
+
+    def _charge(self, held: Held, sign: int) -> None:
+        """Count an assignment against its project's quota, or no longer."""
+        spec = held.assignment.spec
+        if spec.project is not None:
+            self.definitions.count(spec.project, _amounts(spec, held.demand), sign)
+
+    def _recharge(self, held: Held, demand: Demand) -> Held:
+        new = replace(held, demand=demand)
+        self._charge(held, -1)
+        self._charge(new, 1)
+        self._held[held.assignment.vm, held.assignment.host] = new
+        return new
 
     def _demand(self, assignment: VmAssignment, row: HostRow) -> Demand:
         nodes = () if row.facts is None else row.facts.numa
@@ -327,7 +359,14 @@ class Fleet:
             demand = self._demand(held.assignment, row)
             self.table.give_back(host, held.demand)
             self.table.take(host, demand)
-            self._held[vm, host] = replace(held, demand=demand)
+            self._recharge(held, demand)
+
+
+def _amounts(spec: VmSpec, demand: Demand) -> Amounts:
+    pools = sum(size_gib for (kind, _), size_gib in demand.counted if kind == "pool")
+    return Amounts(
+        vms=1, cpus=spec.cpus, memory_mib=spec.memory_mib, disk_gib=demand.disk_gib + pools
+    )
 
 
 def _foreign(facts: HostFacts) -> Demand:

@@ -20,7 +20,7 @@ from schemas.commands import ConfigureHost, CreateVm
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
 from schemas.shipped import shipped
-from services.scheduler import asks
+from services.scheduler import asks, planning
 from services.scheduler.decide import DECISIONS, decide, overtaken
 from services.scheduler.fleet import Fleet
 from services.scheduler.hearing import Hearing
@@ -85,11 +85,12 @@ class Commands:
 
     async def _carry_out(self, command: Envelope[Any], *, again: bool) -> Decision:
         """A refusal for silence waits until silence means something; one for a host that has not
-        registered only while there is one that registers."""
+        registered only while there is one that registers; one for what people define, for the newest
+        definition."""
         while True:
             async with self._ticks.turn(self._shape(command)):
                 decision = self._decide(command, again=again)
-                if self._hearing.settled or not await self._may_change(decision):
+                if not await self._may_change(decision):
                     await self._record(command, decision)
                     return decision
             await self._rig.clock.sleep(self._settings.settle_tick_s)
@@ -119,6 +120,10 @@ class Commands:
     async def _may_change(self, decision: Decision) -> bool:
         """Whether what is about to be heard may turn a refusal."""
         if not isinstance(decision, Refused):
+            return False
+        if decision.rests_on is not None and await self._ledger.define_again(decision.rests_on):
+            return True
+        if self._hearing.settled:
             return False
         missing = decision.unregistered
         return decision.unheard or (missing is not None and await self._ledger.has_called(missing))
@@ -199,10 +204,14 @@ async def build(settings: SchedulerSettings, rig: Rig) -> Service:
             _commands_consumer(settings, rig.site, commands),
             _events_consumer(settings, rig.site, hosts),
         ),
-        endpoints=asks.endpoints(settings, rig, fleet, hearing),
+        endpoints=(
+            *asks.endpoints(settings, rig, fleet, hearing),
+            *planning.endpoints(settings, rig, fleet, hearing),
+        ),
         background=(
             hearing.follow_fleet,
             hearing.follow_leases,
+            hearing.follow_config,
             hearing.listen_to_telemetry,
             hearing.keep_watch,
         ),
@@ -222,6 +231,7 @@ def _commands_consumer(settings: SchedulerSettings, site: str, commands: Command
         handler=by_type(dict.fromkeys(DECISIONS, commands.on_command)),
         key=key_of_command,
         concurrency=settings.concurrency,
+        single_active=True,
         batch=settings.concurrency,
         ack_wait_s=settings.ack_wait_s,
         confirm=False,
@@ -241,5 +251,6 @@ def _events_consumer(settings: SchedulerSettings, site: str, hosts: Hosts) -> Co
         handler=by_type(table),
         key=key_of_event,
         concurrency=settings.concurrency,
+        single_active=True,
         ack_wait_s=settings.ack_wait_s,
     )

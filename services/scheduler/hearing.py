@@ -1,7 +1,7 @@
-"""What the scheduler hears: FLEET, leases and telemetry into the table, and silence out of it.
+"""What the scheduler hears: FLEET, CONFIG, leases and telemetry into the table, silence out of it.
 
-Nothing is decided before the table is warm: FLEET and LEASES read to their ends, and what the last run
-left untold told.
+Nothing is decided before the table is warm: FLEET, LEASES and CONFIG read to their ends, and what the
+last run left untold told.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from schemas import subjects
 from schemas.events import HostReturned, HostSilent
 from schemas.ids import HostName, is_name
 from schemas.telemetry import HostSample
+from services.scheduler.config import CONFIG, FOLLOWED, define
 from services.scheduler.fleet import Fleet
 from services.scheduler.ledger import FLEET, Ledger, learn
 from services.scheduler.messages import SENDER, silent
@@ -49,7 +50,7 @@ class Hearing:
         self._rig = rig
         self._fleet = fleet
         self._ledger = ledger
-        self._caught_up = {FLEET: asyncio.Event(), LEASES: asyncio.Event()}
+        self._caught_up = {stream: asyncio.Event() for stream in (FLEET, LEASES, CONFIG)}
         self._warm = asyncio.Event()
         self._hearing_since = 0.0
         self._first_seen_at: dict[str, float] = {}
@@ -76,6 +77,15 @@ class Hearing:
                     self._caught_up[FLEET].set()
                 else:
                     learn(self._fleet, entry(message))
+                    self._ledger.term.heard(message.sequence)
+
+    async def follow_config(self) -> None:
+        async with self._rig.bus.follow(CONFIG, FOLLOWED, start=NEWEST) as messages:
+            async for message in messages:
+                if isinstance(message, CaughtUp):
+                    self._caught_up[CONFIG].set()
+                else:
+                    define(self._fleet.definitions, entry(message))
 
     async def follow_leases(self) -> None:
         everything = subject_of(subjects.KV_LEASES, ">")

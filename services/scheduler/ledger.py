@@ -12,7 +12,7 @@ from datetime import timedelta
 import msgspec
 import structlog
 
-from chassis.bus import Outgoing
+from chassis.bus import Ack, Conflict, Outgoing, Unavailable
 from chassis.kv import Entry, entry, stream_of, subject_of
 from chassis.service import Rig
 from schemas import subjects
@@ -21,6 +21,7 @@ from schemas.events import HostRegistered
 from schemas.ids import time_of
 from schemas.resources import HostConfig, HostFacts
 from schemas.wire import read_header
+from services.scheduler.config import define_newest
 from services.scheduler.decide import superseded
 from services.scheduler.fleet import Fleet
 from services.scheduler.messages import (
@@ -36,6 +37,7 @@ from services.scheduler.messages import (
     said_of,
 )
 from services.scheduler.model import ANY_HOST, Changed, Configured, Held, Placed
+from services.scheduler.term import Term
 
 FLEET = stream_of(subjects.KV_FLEET)
 ENDS = ("succeeded", "failed", "cancelled")
@@ -53,19 +55,34 @@ class Ledger:
         self._bus = rig.bus
         self._fleet = fleet
         self._untold: dict[str, VmAssignment] = {}
+        self.term = Term(rig)
 
     # writing; each raises Conflict when somebody else wrote first
 
     async def place(self, placed: Placed) -> None:
         """Write a new VM's assignment; it counts on its host from now, and no longer if this fails."""
         new = placed.assignment
+        if not self.term.held:
+            await self.term.take()
+            raise Conflict("decided before this scheduler's term")
         self._fleet.reserve(new)
         try:
-            ack = await self._bus.publish(first_write(new))
+            ack = await self._place(new)
             self._fleet.apply_assignment(new, ack.sequence)
             self._untold[new.vm] = new
         finally:
             self._fleet.release(vm=new.vm, host=new.host)
+
+    async def _place(self, new: VmAssignment) -> Ack:
+        condition = self.term.still()
+        try:
+            ack = await self._bus.publish(first_write(new, term=condition))
+        except (Conflict, Unavailable):
+            self.term.lose(condition)
+            raise
+        if ack.duplicate:
+            raise Conflict(f"VM {new.vm} was placed before")
+        return ack
 
     async def change(self, changed: Changed) -> None:
         await self.tell_untold(changed.assignment.vm)
@@ -98,6 +115,10 @@ class Ledger:
         newest = await self._bus.last(FLEET, subject_of(subjects.KV_FLEET, key))
         if newest is not None:
             learn(self._fleet, entry(newest))
+
+    async def define_again(self, key: str) -> bool:
+        """Learn the newest definition under a key of CONFIG. Answers whether it was news."""
+        return await define_newest(self._fleet.definitions, self._bus, key)
 
     async def is_over(self, operation: str) -> bool:
         """Whether an operation has ended, as far as EVENTS knows."""

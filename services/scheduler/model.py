@@ -142,11 +142,12 @@ ANY_HOST = "*"
 
 class Refused(Struct, frozen=True, kw_only=True):
     """`unheard`: a lease that was not heard is part of the reason. `unregistered`: so it is that this
-    host, or any (`*`), has not registered."""
+    host, or any (`*`), has not registered. `rests_on`: so it is what CONFIG holds under this key."""
 
     problem: Problem
     unheard: bool = False
     unregistered: str | None = None
+    rests_on: str | None = None
 
 
 Decision = Placed | Changed | Acted | Configured | Repeated | Refused

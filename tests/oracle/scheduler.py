@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from schemas.definitions import Quota
 from schemas.policies import Policy
 from schemas.resources import HostConfig, HostFacts, NumaNode, VmSpec
 from schemas.rules import Affinity, HostPreference, HostRules, LabelExpression, Spread, Taint
@@ -86,6 +87,7 @@ class Oracle:
 
     hosts: dict[str, OracleHost] = field(default_factory=dict)
     vms: dict[str, OracleVm] = field(default_factory=dict)
+    projects: dict[str, Quota] = field(default_factory=dict)
     _on: dict[str, dict[str, OracleVm]] = field(default_factory=dict)
 
     def hold(self, id: str, vm: OracleVm) -> None:
@@ -97,6 +99,32 @@ class Oracle:
 
     def on(self, host: str) -> Iterable[OracleVm]:
         return self._on.get(host, {}).values()
+
+    def taken(self, project: str) -> tuple[int, int, int, int]:
+        """VMs, CPUs, memory and disk of a project."""
+        mine = [vm for vm in self.vms.values() if vm.spec.project == project]
+        return (
+            len(mine),
+            sum(vm.spec.cpus for vm in mine),
+            sum(vm.spec.memory_mib for vm in mine),
+            sum(whole_disk_gib(vm.spec, self.hosts[vm.host].images()) for vm in mine),
+        )
+
+    def asked(self, spec: VmSpec) -> tuple[int, int, int, int]:
+        """The same of one more VM: an image counts as where it is largest."""
+        largest: dict[str, int] = {}
+        for host in self.hosts.values():
+            for image, size_gib in host.images().items():
+                largest[image] = max(size_gib, largest.get(image, 0))
+        return 1, spec.cpus, spec.memory_mib, whole_disk_gib(spec, largest)
+
+    def over_quota(self, spec: VmSpec) -> bool:
+        if spec.project is None:
+            return False
+        quota = self.projects[spec.project]
+        most = (quota.vms, quota.cpus, quota.memory_mib, quota.disk_gib)
+        together = zip(most, self.taken(spec.project), self.asked(spec), strict=True)
+        return any(limit is not None and have + more > limit for limit, have, more in together)
 
     def decide(self, spec: VmSpec, policy: Policy, *, now: float, chance: int) -> Decided:
         question = Question(self, spec, policy, now, chance)
@@ -581,3 +609,8 @@ def draw(bits: int) -> float:
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
     mixed ^= mixed >> 31
     return ((mixed >> 11) + 0.5) * 2.0**-53
+
+
+def whole_disk_gib(spec: VmSpec, images: dict[str, int]) -> int:
+    """What all disks take, in whichever pool."""
+    return sum(max(disk.size_gib, images.get(disk.image or "", 0)) for disk in spec.disks)

@@ -253,7 +253,7 @@ def test_a_pinned_vm_goes_where_it_is_pinned() -> None:
 
 def test_a_policy_that_nobody_knows_is_refused() -> None:
     decision = decide(create(1, policy="best"), fleet_of(facts("h1")), now=0.0)
-    assert decision == Refused(problem=not_found("policy", "best"))
+    assert decision == Refused(problem=not_found("policy", "best"), rests_on="policy.best")
 
 
 def test_a_placement_says_by_which_policy_it_was_made() -> None:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from schemas.assignments import VmAssignment
 from schemas.definition_files import BadFile, read_policy
+from schemas.definitions import Project, Quota
 from schemas.policies import Policy, Term
 from schemas.resources import (
     DiskSpec,
@@ -32,6 +33,7 @@ from schemas.rules import (
     Toleration,
 )
 from schemas.telemetry import HostSample
+from services.scheduler.definitions import Amounts, over_quota
 from services.scheduler.fleet import Fleet
 from services.scheduler.placement import NoHost
 from tests.fixtures.scheduler import LIMITS, POLICIES, facts, id_of, new_fleet, place, spec
@@ -124,6 +126,7 @@ NAMES: dict[str, Any] = {
     for thing in (
         *(Affinity, DeviceRequest, DiskSpec, Hardware, HostDevice, HostPreference, HostRules),
         *(HostTuning, LabelExpression, NumaNode, Spread, Taint, Toleration),
+        *(Amounts, Project, Quota, over_quota),
         *(chosen, config, fleet, host, measure, mistakes, run, scores, vm, why_not),
     )
 }
