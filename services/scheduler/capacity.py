@@ -45,7 +45,7 @@ def capacity(
     if asked.policy is not None:
         fleet.put_policy(asked.policy)
     spec = replace(asked.spec, policy=_named(asked.spec, asked.policy))
-    policy = fleet.policy(spec.policy)
+    policy = fleet.policy_of(spec)
     if policy is None:
         return not_found("policy", spec.policy or "")
     return _count(answer, fleet, spec, policy, by=asked.by, now=now, most=most)
@@ -134,7 +134,7 @@ def _large_first(held: Held) -> tuple[int, int, str]:
 def _move(fleet: Fleet, held: Held, *, now: float) -> Stuck | None:
     """Place a VM anew; or say why it fits nowhere."""
     here = held.assignment
-    policy = fleet.policy(here.spec.policy) or fleet.policy(None)
+    policy = fleet.policy_of(here.spec) or fleet.policy(None)
     if policy is None:
         return _stuck(here, "There is no policy to place it by.")
     outcome = fleet.place(here.spec, policy, Ask(now=now))

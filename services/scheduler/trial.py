@@ -115,7 +115,7 @@ def _with_reasons(
 ) -> Forecast:
     """The hosts and rules behind "no host fits", as values beside the words."""
     spec = command.data.spec
-    policy = fleet.policy(spec.policy)
+    policy = fleet.policy_of(spec)
     if policy is None:
         return about
     outcome = fleet.place(spec, policy, Ask(now=now, chance=chance_of(command.id)))
