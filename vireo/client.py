@@ -13,12 +13,22 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from vireo.contexts import Target, chosen
+from vireo.dry_runs import DryRuns
 from vireo.events import Events
 from vireo.hosts import Hosts
 from vireo.operations import Operations
 from vireo.settings import ClientSettings
 from vireo.transport import Transport
 from vireo.vms import Vms
+
+
+class DryRun:
+    """The rooms of a client whose calls only ask."""
+
+    def __init__(self, transport: Transport) -> None:
+        asking = DryRuns(transport)
+        self.vms = Vms(transport, asking)
+        self.hosts = Hosts(transport, asking)
 
 
 class Client:
@@ -40,6 +50,8 @@ class Client:
         self.vms = Vms(self._transport, self.operations)
         self.hosts = Hosts(self._transport, self.operations)
         self.events = Events(self._transport)
+        self.dry_run = DryRun(self._transport)
+        """The same rooms: calls change nothing and give back what would come of them."""
 
     @classmethod
     def to(cls, target: Target, *, settings: ClientSettings | None = None) -> Client:

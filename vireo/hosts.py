@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from schemas.resources import Host, HostState, HostTuning
+from schemas.forecasts import Capacity, MoreHosts
+from schemas.resources import Host, HostState, HostTuning, VmSpec
 from schemas.rules import Taint
 from schemas.telemetry import HostReading
-from vireo.operations import Operations, PendingOperation, Wait
+from vireo.dry_runs import Beginning
+from vireo.operations import Wait
 from vireo.pages import PageOf, walk
 from vireo.paths import checked_ref, labels_query, query_of
 from vireo.transport import Transport
 
+R = TypeVar("R")
 
-class Hosts:
-    def __init__(self, transport: Transport, operations: Operations) -> None:
+
+class Hosts(Generic[R]):
+    def __init__(self, transport: Transport, beginning: Beginning[R]) -> None:
         self._transport = transport
-        self._operations = operations
+        self._beginning = beginning
 
     async def get(self, host: str) -> Host:
         return await self._transport.read(_path(host), Host)
@@ -38,6 +42,20 @@ class Hosts:
     async def telemetry(self, host: str) -> HostReading:
         return await self._transport.read(f"{_path(host)}/telemetry", HostReading)
 
+    async def capacity(
+        self,
+        spec: VmSpec | Mapping[str, Any] | None = None,
+        *,
+        by: str | None = None,
+        without: Sequence[str] = (),
+        add: Sequence[MoreHosts | Mapping[str, Any]] = (),
+    ) -> Capacity:
+        """How many more copies of a spec fit, and what stops the next one: as it is, or with hosts
+        taken away or added. Without a spec: whether the VMs of the hosts taken away fit elsewhere."""
+        asked = {"spec": spec, "by": by, "without": without, "add": add}
+        body = {name: value for name, value in asked.items() if value}
+        return await self._transport.ask("/v1/capacity", Capacity, body=body)
+
     async def configure(
         self,
         host: str,
@@ -48,7 +66,7 @@ class Hosts:
         tuning: HostTuning | None = None,
         wait: Wait = False,
         key: str | None = None,
-    ) -> PendingOperation:
+    ) -> R:
         """Set what is given, leave the rest. `labels`, `taints` and `tuning` each replace all that
         operators had set of them."""
         body: dict[str, Any] = {}
@@ -60,7 +78,7 @@ class Hosts:
             body["taints"] = msgspec.to_builtins(taints)
         if tuning is not None:
             body["tuning"] = msgspec.to_builtins(tuning)
-        return await self._operations.begin("PATCH", _path(host), body, wait=wait, key=key)
+        return await self._beginning.begin("PATCH", _path(host), body, wait=wait, key=key)
 
 
 def _path(host: str) -> str:

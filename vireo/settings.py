@@ -19,6 +19,8 @@ class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connect_timeout_s: Seconds = 5.0
     request_timeout_s: Seconds = 30.0
     """How long an answer may take, beyond what the request itself asks to wait."""
+    question_s: Seconds = 60.0
+    """How much longer an answer may take that must be worked out, as that to a question for capacity."""
     patience_s: Seconds = 30.0
     """How long a wait or an event stream outlives a server that doesn't answer at all."""
     wait_slice_s: Annotated[float, Meta(gt=0, le=300)] = 30.0

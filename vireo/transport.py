@@ -62,6 +62,17 @@ class Transport:
         body = await self._send("GET", path, query=query, wait_s=wait_s)
         return self._decode(body, type)
 
+    async def ask(self, path: str, type: type[T], *, body: Any) -> T:
+        """POST a question: nothing is changed by it. The server may take long to work it out."""
+        answer = await self._send(
+            "POST",
+            path,
+            headers={"Content-Type": "application/json"},
+            content=msgspec.json.encode(body),
+            wait_s=self.settings.question_s,
+        )
+        return self._decode(answer, type)
+
     async def change(
         self,
         method: str,

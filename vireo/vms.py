@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from schemas.forecasts import PlacementReview
 from schemas.resources import StopMode, Vm, VmSpec, VmState
 from schemas.telemetry import VmReading
-from vireo.operations import Operations, PendingOperation, Wait
+from vireo.dry_runs import Beginning
+from vireo.operations import Wait
 from vireo.pages import PageOf, walk
 from vireo.paths import checked_ref, labels_query, query_of
 from vireo.transport import Transport
 
+R = TypeVar("R")
 
-class Vms:
-    """Each call that changes something gives back an operation, ended if `wait` says so.
+
+class Vms(Generic[R]):
+    """Each call that changes something gives back an operation, ended if `wait` says so; those of
+    `client.dry_run.vms` change nothing and give back forecasts.
 
     `key` is the idempotency key: a call with the key of an earlier one gets the answer of that one.
     It is made for every call unless given, so that retries within a call never act twice.
     """
 
-    def __init__(self, transport: Transport, operations: Operations) -> None:
+    def __init__(self, transport: Transport, beginning: Beginning[R]) -> None:
         self._transport = transport
-        self._operations = operations
+        self._beginning = beginning
 
     async def create(
         self,
@@ -30,9 +35,9 @@ class Vms:
         *,
         wait: Wait = False,
         key: str | None = None,
-    ) -> PendingOperation:
+    ) -> R:
         """A mapping is sent as it is: the server names every bad field of it."""
-        return await self._operations.begin("POST", "/v1/vms", spec, wait=wait, key=key)
+        return await self._beginning.begin("POST", "/v1/vms", spec, wait=wait, key=key)
 
     async def get(self, vm: str) -> Vm:
         return await self._transport.read(_path(vm), Vm)
@@ -54,10 +59,13 @@ class Vms:
         """The newest that is known from outside and from the guest's agent."""
         return await self._transport.read(f"{_path(vm)}/telemetry", VmReading)
 
-    async def start(
-        self, vm: str, *, wait: Wait = False, key: str | None = None
-    ) -> PendingOperation:
-        return await self._operations.begin("POST", f"{_path(vm)}/start", None, wait=wait, key=key)
+    async def placement(self, vm: str, *, now: bool = False) -> PlacementReview:
+        """Why it is where it is, as it was decided; with `now`, also how it would be decided now."""
+        query = query_of(now="true" if now else None)
+        return await self._transport.read(f"{_path(vm)}/placement", PlacementReview, query=query)
+
+    async def start(self, vm: str, *, wait: Wait = False, key: str | None = None) -> R:
+        return await self._beginning.begin("POST", f"{_path(vm)}/start", None, wait=wait, key=key)
 
     async def stop(
         self,
@@ -67,10 +75,10 @@ class Vms:
         grace_s: float = 60,
         wait: Wait = False,
         key: str | None = None,
-    ) -> PendingOperation:
+    ) -> R:
         """`graceful` asks the guest and pulls the plug after `grace_s` seconds; `forced` pulls it now."""
         body = {"mode": mode, "grace_s": grace_s}
-        return await self._operations.begin("POST", f"{_path(vm)}/stop", body, wait=wait, key=key)
+        return await self._beginning.begin("POST", f"{_path(vm)}/stop", body, wait=wait, key=key)
 
     async def reboot(
         self,
@@ -79,19 +87,15 @@ class Vms:
         mode: StopMode = "graceful",
         wait: Wait = False,
         key: str | None = None,
-    ) -> PendingOperation:
+    ) -> R:
         body = {"mode": mode}
-        return await self._operations.begin("POST", f"{_path(vm)}/reboot", body, wait=wait, key=key)
+        return await self._beginning.begin("POST", f"{_path(vm)}/reboot", body, wait=wait, key=key)
 
-    async def pause(
-        self, vm: str, *, wait: Wait = False, key: str | None = None
-    ) -> PendingOperation:
-        return await self._operations.begin("POST", f"{_path(vm)}/pause", None, wait=wait, key=key)
+    async def pause(self, vm: str, *, wait: Wait = False, key: str | None = None) -> R:
+        return await self._beginning.begin("POST", f"{_path(vm)}/pause", None, wait=wait, key=key)
 
-    async def resume(
-        self, vm: str, *, wait: Wait = False, key: str | None = None
-    ) -> PendingOperation:
-        return await self._operations.begin("POST", f"{_path(vm)}/resume", None, wait=wait, key=key)
+    async def resume(self, vm: str, *, wait: Wait = False, key: str | None = None) -> R:
+        return await self._beginning.begin("POST", f"{_path(vm)}/resume", None, wait=wait, key=key)
 
     async def delete(
         self,
@@ -101,10 +105,10 @@ class Vms:
         grace_s: float = 60,
         wait: Wait = False,
         key: str | None = None,
-    ) -> PendingOperation:
+    ) -> R:
         """Stop it, forget it, remove its disks. There is no way back."""
         query = query_of(mode=mode, grace_s=grace_s)
-        return await self._operations.begin(
+        return await self._beginning.begin(
             "DELETE", _path(vm), None, query=query, wait=wait, key=key
         )
 

@@ -13,6 +13,7 @@ from msgspec import structs
 from schemas import samples
 from schemas.resources import DiskSpec, HostTuning, VmSpec
 from schemas.rules import Taint
+from schemas.wire import unwrap
 from tests.fixtures.gateway import TOKEN, GatewayUnderTest
 from vireo import Client, ClientSettings, Conflict, Invalid, NotFound, TimedOut, Unauthenticated
 
@@ -114,3 +115,38 @@ async def test_the_event_of_a_request_is_streamed(client: Client) -> None:
         event = await anext(events)
     assert (event.name, event.header.operation) == ("operation.accepted", pending.id)
     assert event.envelope().data.target == pending.target
+
+
+async def test_dry_runs_are_the_same_calls_and_begin_nothing(
+    client: Client, gateway: GatewayUnderTest
+) -> None:
+    dry = client.dry_run
+    for asked in (
+        dry.vms.create(SPEC),
+        dry.vms.stop(samples.VM, mode="forced"),
+        dry.vms.delete(samples.VM),
+        dry.hosts.configure(samples.HOST, maintenance=True),
+    ):
+        assert await asked == samples.FORECAST
+    assert await gateway.messages("COMMANDS") == []
+    names = [unwrap(bytes(tried.command)).type for tried in gateway.scheduler.tried]
+    assert names == [
+        "vireo.vm.create.v1",
+        "vireo.vm.stop.v1",
+        "vireo.vm.delete.v1",
+        "vireo.host.configure.v1",
+    ]
+
+
+async def test_a_dry_run_of_what_is_not_valid_is_refused(client: Client) -> None:
+    with pytest.raises(Invalid):
+        await client.dry_run.vms.create({"name": "web"})
+
+
+async def test_a_placement_and_capacity_are_values(client: Client) -> None:
+    assert (await client.vms.placement("web-1")).now is None
+    assert await client.vms.placement("web-1", now=True) == samples.REVIEW
+    found = await client.hosts.capacity(SPEC, by="rack", without=["h4"], add=[{"like": "h1"}])
+    assert found == samples.CAPACITY
+    with pytest.raises(Invalid):
+        await client.hosts.capacity()
