@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from chassis.settings import ChassisSettings, Seconds
+from schemas.plans import MoveCount, Share
+from services.scheduler.balance import Taste
+from services.scheduler.imbalance import Weights
 from services.scheduler.model import Limits
 
 Ratio = Annotated[float, Meta(gt=0, le=64)]
@@ -82,7 +85,7 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
     ] = 2.0
     ack_wait_s: Annotated[
         Seconds, Meta(description="Time after which what a dead scheduler had in hand comes again")
-    ] = 5.0
+    ] = 3.0
     ranking_limit: Annotated[Count, Meta(description="Best hosts shown in a placement")] = 5
     shown_reasons_limit: Annotated[
         Count, Meta(description="Excluded hosts shown in a placement; all are counted")
@@ -95,9 +98,55 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
     capacity_questions: Annotated[
         Count, Meta(description="Capacity questions worked on at once, each on a copy of the fleet")
     ] = 2
+    balance_start: Annotated[
+        Share, Meta(description="Imbalance of the fleet above which moves are proposed")
+    ] = 0.1
+    balance_stop: Annotated[
+        Share, Meta(description="Imbalance down to which they are proposed")
+    ] = 0.05
+    balance_moves: Annotated[
+        MoveCount, Meta(description="Most moves proposed at once to even the fleet out")
+    ] = 100
+    balance_cpu_weight: Annotated[
+        float, Meta(ge=0, le=1000, description="Weight of CPUs promised in the imbalance")
+    ] = 1.0
+    balance_memory_weight: Annotated[
+        float, Meta(ge=0, le=1000, description="Weight of memory promised in the imbalance")
+    ] = 1.0
+    balance_load_weight: Annotated[
+        float, Meta(ge=0, le=1000, description="Weight of measured load in the imbalance")
+    ] = 1.0
+    balance_cost_per_gib: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1000,
+            description="What copying a GiB must take off the imbalance, times the number of hosts",
+        ),
+    ] = 0.0005
+    balance_pairs: Annotated[
+        int,
+        Meta(ge=1000, le=100_000_000, description="Moves weighed at once, a VM to a host each"),
+    ] = 200_000
+    plan_questions: Annotated[
+        Count, Meta(description="Plans worked on at once, each on a copy of the fleet")
+    ] = 2
     resay_limit: Annotated[
         Count, Meta(description="Newest assignments checked at the start for events left unsaid")
     ] = 256
+
+    @property
+    def taste(self) -> Taste:
+        """How moves are weighed."""
+        return Taste(
+            weights=Weights(
+                cpu=self.balance_cpu_weight,
+                memory=self.balance_memory_weight,
+                load=self.balance_load_weight,
+            ),
+            cost_per_gib=self.balance_cost_per_gib,
+            pairs=self.balance_pairs,
+        )
 
     @property
     def limits(self) -> Limits:
