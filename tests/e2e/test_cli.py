@@ -129,7 +129,7 @@ async def shell(gateway: Gateway, tmp_path: Path) -> AsyncIterator[Shell]:
 
 
 async def test_a_vm_is_created_and_its_steps_are_told(shell: Shell) -> None:
-    ended = await shell.run(*CREATE, "--label", "app=shop", "--on-host", "h1")
+    ended = await shell.run(*CREATE, "--label", "app=shop", "--on", "h1")
     assert ended == Ended(
         0,
         "vm.create web1: succeeded on h1 in 30 ms\n",

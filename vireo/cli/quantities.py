@@ -56,12 +56,13 @@ def labels(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def disks(image: str | None, sizes: Sequence[str]) -> list[dict[str, object]]:
-    """The first size is the root disk's, on the image if there is one; the others are `NAME=SIZE`."""
+    """The first size is the root disk's, on the image if there is one; the others are `NAME=SIZE`.
+    `@POOL` after a size is the storage pool."""
     root: dict[str, object] = {"name": "root"}
     if image is not None:
         root["image"] = image
     if sizes:
-        root["size_gib"] = disk_gib(sizes[0].removeprefix("root="))
+        root |= _sized(sizes[0].removeprefix("root="))
     return [root, *(_further_disk(text) for text in sizes[1:])]
 
 
@@ -69,7 +70,14 @@ def _further_disk(text: str) -> dict[str, object]:
     name, equals, size = text.partition("=")
     if not equals:
         raise ValueError(f"{text!r}: a further disk is NAME=SIZE, like data=20GiB")
-    return {"name": name, "size_gib": disk_gib(size)}
+    return {"name": name, **_sized(size)}
+
+
+def _sized(text: str) -> dict[str, object]:
+    size, at, pool = text.partition("@")
+    if at and not pool:
+        raise ValueError(f"{text!r} names no pool after @")
+    return {"size_gib": disk_gib(size), **({"pool": pool} if at else {})}
 
 
 def _split(text: str, *, example: str) -> tuple[float, str]:

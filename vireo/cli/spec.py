@@ -1,20 +1,17 @@
-"""From a file and options to the body of a create request. Pure but for `read_spec`.
+"""From a file's values and options to the body of a create request. Pure.
 
 The result is a plain mapping, not a VmSpec: the server looks at it and names every bad field at once.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from vireo.cli import quantities
-
-MOST_BYTES = 1 << 20
+from vireo.cli import quantities, rules
+from vireo.cli.rules import RuleOptions
 
 
 class SpecOptions(Struct, frozen=True, kw_only=True):
@@ -24,35 +21,11 @@ class SpecOptions(Struct, frozen=True, kw_only=True):
     image: str | None = None
     cpus: int | None = None
     memory: str | None = None
-    disks: tuple[str, ...] = ()
-    networks: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    on_host: str | None = None
-    on_labels: tuple[str, ...] = ()
+    disks: Sequence[str] = ()
+    networks: Sequence[str] = ()
+    labels: Sequence[str] = ()
     stopped: bool = False
-
-
-def read_spec(path: str) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file; `-` is standard input. Raises ValueError."""
-    import yaml
-
-    try:
-        if path == "-":
-            text = sys.stdin.read(MOST_BYTES + 1)
-        else:
-            with Path(path).open(encoding="utf-8") as file:
-                text = file.read(MOST_BYTES + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    if len(text) > MOST_BYTES:
-        raise ValueError(f"{path} is larger than {MOST_BYTES} bytes")
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise ValueError(f"{path} holds no mapping of a VM's fields")
-    return found
+    rules: RuleOptions = RuleOptions()
 
 
 def spec_of(options: SpecOptions, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,11 +41,16 @@ def spec_of(options: SpecOptions, base: Mapping[str, Any]) -> dict[str, Any]:
         spec["disks"] = quantities.disks(options.image, options.disks)
     if options.networks:
         spec["nics"] = [{"network": network} for network in options.networks]
-    if options.labels:
-        spec["labels"] = _over(spec.get("labels"), quantities.labels(options.labels))
     if options.stopped:
         spec["power"] = "stopped"
-    return _with_rules(spec, options)
+    for name, given in (
+        ("labels", quantities.labels(options.labels)),
+        ("on", rules.host_rules(options.rules)),
+        ("hardware", rules.hardware(options.rules)),
+    ):
+        if given:
+            spec[name] = _over(spec.get(name), given)
+    return spec
 
 
 def missing(spec: Mapping[str, Any]) -> str:
@@ -84,22 +62,15 @@ def missing(spec: Mapping[str, Any]) -> str:
     return ""
 
 
-def _with_rules(spec: dict[str, Any], options: SpecOptions) -> dict[str, Any]:
-    rules: dict[str, Any] = {}
-    if options.on_host is not None:
-        rules["host"] = options.on_host
-    if options.on_labels:
-        rules["labels"] = quantities.labels(options.on_labels)
-    if not rules:
-        return spec
-    old = spec.get("on")
-    if "labels" in rules and isinstance(old, dict):
-        rules["labels"] = _over(old.get("labels"), rules["labels"])
-    return {**spec, "on": _over(old, rules)}
-
-
-def _over(old: Any, new: Mapping[str, Any]) -> Any:
-    # What is no mapping in a file is left to the server to complain about.
-    if old is None or isinstance(old, dict):
-        return {**(old or {}), **new}
-    return old
+def _over(old: Any, new: Any) -> Any:
+    """Mappings are merged, lists go on, anything else is replaced."""
+    if old is None:
+        return new
+    if isinstance(new, Mapping):
+        # What is no mapping in a file is left to the server to complain about.
+        if not isinstance(old, Mapping):
+            return old
+        return {**old, **{name: _over(old.get(name), value) for name, value in new.items()}}
+    if isinstance(new, list):
+        return [*old, *new] if isinstance(old, list) else old
+    return new

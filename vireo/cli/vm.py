@@ -1,4 +1,4 @@
-"""`vireo vm`: create, look at and change virtual machines."""
+"""`vireo vm`: look at and change virtual machines; how one is asked for stands in `vm_create`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.resources import VmState
-from vireo.cli import acting, completion, options, session
+from vireo.cli import acting, options, session, vm_create
 from vireo.cli.options import examples, parsed
 from vireo.cli.printing import Output, show_data, show_page, show_table
 from vireo.cli.quantities import labels, seconds
@@ -24,76 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command(
-    epilog=examples(
-        "vireo vm create web1 --image tiny --cpus 1 --memory 128MiB --disk 10GiB",
-        "vireo vm create db1 --image debian --disk 20GiB --disk data=100GiB --on-label disk=nvme",
-        "vireo vm create -f web.yaml",
-        "vireo vm create web2 -f web.yaml --memory 2GiB --no-wait -o json",
-    )
-)
-def create(
-    context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The VM's name.", metavar="NAME")] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "-f", "--file", help="A spec in YAML or JSON; - is standard input.", metavar="FILE"
-        ),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="The base image of the root disk.", metavar="NAME")
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1, metavar="N")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
-    ] = None,
-    disk: Annotated[
-        list[str] | None,
-        typer.Option(help="Size of the root disk; then NAME=SIZE for each more.", metavar="SIZE"),
-    ] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(help="A card in this network; may be repeated.", metavar="NAME"),
-    ] = None,
-    label: options.Labels = None,
-    on_host: Annotated[
-        str | None,
-        typer.Option(help="On this host only.", autocompletion=completion.hosts, metavar="HOST"),
-    ] = None,
-    on_label: Annotated[
-        list[str] | None,
-        typer.Option(help="Only on hosts with this label; may be repeated.", metavar="K=V"),
-    ] = None,
-    stopped: Annotated[bool, typer.Option("--stopped", help="Make it, don't start it.")] = False,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    output: options.Output = Output.TABLE,
-) -> None:
-    """Create a VM and start it. Options go before what a file says."""
-    from vireo.cli.spec import SpecOptions, missing, read_spec, spec_of
-
-    given = SpecOptions(
-        name=name,
-        image=image,
-        cpus=cpus,
-        memory=memory,
-        disks=tuple(disk or ()),
-        networks=tuple(network or ()),
-        labels=tuple(label or ()),
-        on_host=on_host,
-        on_labels=tuple(on_label or ()),
-        stopped=stopped,
-    )
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
-    try:
-        spec = spec_of(given, read_spec(file) if file else {})
-    except ValueError as error:
-        session.refuse(str(error), hint="vireo vm create --help")
-    if lacking := missing(spec):
-        session.refuse(f"a VM needs {lacking}", hint="vireo vm create --help")
-    acting.act(context, lambda client: client.vms.create(spec), how, name=str(spec["name"]))
+app.command("create", epilog=vm_create.EXAMPLES)(vm_create.create)
 
 
 @app.command(
@@ -146,6 +77,29 @@ def show(context: typer.Context, vm: options.Vm, output: options.Output = Output
     session.run(context, body)
 
 
+@app.command(epilog=examples("vireo vm why web1", "vireo vm why web1 --now"))
+def why(
+    context: typer.Context,
+    vm: options.Vm,
+    now: Annotated[
+        bool, typer.Option("--now", help="Also, how it would be decided now; nothing is done.")
+    ] = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Show why a VM is where it is: the best hosts by score, and why not on the others."""
+
+    async def body(client: Client) -> None:
+        from vireo.cli.forecast_view import review_page
+
+        review = await client.vms.placement(vm, now=now)
+        if output.is_data:
+            show_data(review, output)
+        else:
+            show_page(review_page(review))
+
+    session.run(context, body)
+
+
 @app.command(epilog=examples("vireo vm start web1"))
 def start(
     context: typer.Context,
@@ -153,10 +107,11 @@ def start(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Start a stopped VM."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.start(vm), how, name=vm)
 
 
@@ -173,10 +128,11 @@ def stop(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Shut a VM down. The plug is pulled if the guest takes longer than --grace."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     grace_s = parsed("--grace", seconds, grace)
 
     def begin(client: Client) -> Awaitable[PendingOperation]:
@@ -193,10 +149,11 @@ def reboot(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Reboot a running VM."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.reboot(vm, mode=_mode(force)), how, name=vm)
 
 
@@ -207,10 +164,11 @@ def pause(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Freeze a running VM; its memory stays where it is."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.pause(vm), how, name=vm)
 
 
@@ -221,10 +179,11 @@ def resume(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Let a paused VM go on."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.resume(vm), how, name=vm)
 
 
@@ -242,12 +201,13 @@ def delete(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Delete a VM and its disks. There is no way back; on a terminal you are asked first."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     grace_s = parsed("--grace", seconds, grace)
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+    if not (yes or dry_run) and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Delete {vm} and its disks?", abort=True, err=True)
 
     def begin(client: Client) -> Awaitable[PendingOperation]:

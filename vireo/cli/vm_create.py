@@ -1,0 +1,179 @@
+"""`vireo vm create`: a VM from options, a file, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vireo.cli import acting, completion, options, session
+from vireo.cli.options import examples
+from vireo.cli.printing import Output
+from vireo.cli.rules import RuleOptions
+from vireo.cli.spec import SpecOptions, missing, spec_of
+from vireo.cli.spec_file import SpecFile, read_spec
+
+if TYPE_CHECKING:
+    from vireo.client import Client
+    from vireo.errors import Invalid
+    from vireo.operations import PendingOperation
+
+EXAMPLES = examples(
+    "vireo vm create web1 --image tiny --cpus 1 --memory 128MiB --disk 10GiB",
+    "vireo vm create db1 --image debian --disk 20GiB --disk data=100GiB@nvme --on-label disk=nvme",
+    "vireo vm create web2 --image tiny --label app=web --anti-affinity app=web --spread rack",
+    "vireo vm create ml1 --image debian --device gpu=2 --tolerate gpu --huge-pages 1GiB",
+    "vireo vm create -f web.yaml",
+    "vireo vm create web2 -f web.yaml --memory 2GiB --no-wait -o json",
+    "vireo vm create web2 -f web.yaml --dry-run",
+)
+
+
+def create(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="The VM's name.", metavar="NAME")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "-f", "--file", help="A spec in YAML or JSON; - is standard input.", metavar="FILE"
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="The base image of the root disk.", metavar="NAME")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1, metavar="N")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
+    ] = None,
+    disk: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Size of the root disk; then NAME=SIZE for each more. @POOL is where it lies.",
+            metavar="SIZE[@POOL]",
+        ),
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="A card in this network; may be repeated.", metavar="NAME"),
+    ] = None,
+    label: options.Labels = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="On this host only.", autocompletion=completion.hosts, metavar="HOST"),
+    ] = None,
+    on_label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only on hosts with this label; may be repeated.", metavar="K=V"),
+    ] = None,
+    not_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Not on this host; may be repeated.",
+            autocompletion=completion.hosts,
+            metavar="HOST",
+        ),
+    ] = None,
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option(help="Rather on hosts with this label; may be repeated.", metavar="K=V"),
+    ] = None,
+    affinity: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="On a host with VMs of this label; @LABEL: on hosts with the same LABEL as theirs.",
+            metavar="K=V[@LABEL]",
+        ),
+    ] = None,
+    anti_affinity: Annotated[
+        list[str] | None,
+        typer.Option(help="Away from VMs of this label, likewise.", metavar="K=V[@LABEL]"),
+    ] = None,
+    spread: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Spread evenly over a label of hosts: all VMs, or those of a label.",
+            metavar="[K=V@]LABEL",
+        ),
+    ] = None,
+    tolerate: Annotated[
+        list[str] | None,
+        typer.Option(help="Put up with this taint; * is any.", metavar="K[=V]"),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="A device of the host, by class: gpu, gpu=2.", metavar="CLASS[=N]"),
+    ] = None,
+    huge_pages: Annotated[
+        str | None,
+        typer.Option(help="Memory of huge pages of this size: 2MiB, 1GiB.", metavar="SIZE"),
+    ] = None,
+    numa: Annotated[
+        str | None,
+        typer.Option(help="Within one NUMA node, which is usual, or any.", metavar="one|any"),
+    ] = None,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Make it, don't start it.")] = False,
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Create a VM and start it. Options go before what a file says, and add to its lists; a file can
+    say more than options (docs/vm-specs.md)."""
+    given = SpecOptions(
+        name=name,
+        image=image,
+        cpus=cpus,
+        memory=memory,
+        disks=disk or (),
+        networks=network or (),
+        labels=label or (),
+        stopped=stopped,
+        rules=RuleOptions(
+            on=on,
+            on_labels=on_label or (),
+            not_on=not_on or (),
+            prefer=prefer or (),
+            affinity=affinity or (),
+            anti_affinity=anti_affinity or (),
+            spread=spread or (),
+            tolerate=tolerate or (),
+            devices=device or (),
+            huge_pages=huge_pages,
+            numa=numa,
+        ),
+    )
+    how = acting.waiting(
+        wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run
+    )
+    try:
+        source = read_spec(file) if file else SpecFile()
+        spec = spec_of(given, source.values)
+    except ValueError as error:
+        session.refuse(str(error), hint="vireo vm create --help")
+    if lacking := missing(spec):
+        session.refuse(f"a VM needs {lacking}", hint="vireo vm create --help")
+
+    async def begin(client: Client) -> PendingOperation:
+        from vireo.errors import Invalid
+
+        try:
+            return await client.vms.create(spec)
+        except Invalid as error:
+            raise located(error, source, spec) from error
+
+    acting.act(context, begin, how, name=str(spec["name"]))
+
+
+def located(error: Invalid, source: SpecFile, sent: Mapping[str, Any]) -> Invalid:
+    """The same, with the line of the file at each field that comes from it."""
+    from msgspec.structs import replace
+
+    from vireo.errors import Invalid
+
+    named = []
+    for one in error.errors:
+        where = source.where(one.field, sent)
+        named.append(replace(one, detail=f"{one.detail} ({where})") if where else one)
+    return Invalid(replace(error.problem, errors=tuple(named)))
