@@ -116,7 +116,7 @@ PlacementRule = Literal[
 """What can exclude a host, in the order in which it is asked."""
 
 
-class Excluded(Struct, frozen=True, kw_only=True):
+class Excluded(Struct, frozen=True, kw_only=True, gc=False):
     """Why a host was out of the question: the first rule that excluded it, and in words."""
 
     host: HostName
@@ -319,6 +319,8 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: OperationKind
     target: str
     """Id of the VM, or name of what else it is about."""
+    name: str = ""
+    """What the VM is called, where `target` is the id of one that is known."""
     phase: OperationPhase
     actor: str
     created_at: datetime

@@ -55,6 +55,7 @@ class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     command: str
     kind: str
     target: str
+    name: str = ""
     phase: str
     actor: str
     created_at: datetime
@@ -86,7 +87,8 @@ def vm(record: Record) -> VmAnswer:
 
 def operation(record: Record, trail: tuple[OperationStep, ...] = ()) -> OperationAnswer:
     documents = _documents(record, "problem", "placement")
-    return OperationAnswer(**{**record, **documents}, trail=trail)
+    fields = {**record, **documents, "name": record["name"] or ""}
+    return OperationAnswer(**fields, trail=trail)
 
 
 def host(record: Record, reserved: Record | None) -> HostAnswer:

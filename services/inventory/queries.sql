@@ -180,6 +180,17 @@ group by host;
 select
     id::text, command, kind, target, phase, actor, created_at, updated_at, progress, detail, host,
     problem, placement,
+    coalesce(
+        (
+            select vms.name from vms
+            where vms.id = case when kind = 'vm' and target ~ '^[0-9a-f-]{36}$' then target::uuid end
+        ),
+        -- A VM that was refused never came to be: its name stands in what was asked for.
+        case when command = 'vm.create' then (
+            select convert_from(envelope, 'UTF8')::json #>> '{data,request,spec,name}'
+            from events where events.operation = operations.id order by position limit 1
+        ) end
+    ) as name,
     array(
         select envelope from events where operation = $1::uuid order by position limit $2
     ) as events
@@ -190,7 +201,18 @@ where id = $1::uuid;
 -- Newest first; without placements, which belong to the one operation that is looked at.
 select
     id::text, command, kind, target, phase, actor, created_at, updated_at, progress, detail, host,
-    problem, null::json as placement
+    problem, null::json as placement,
+    coalesce(
+        (
+            select vms.name from vms
+            where vms.id = case when kind = 'vm' and target ~ '^[0-9a-f-]{36}$' then target::uuid end
+        ),
+        -- A VM that was refused never came to be: its name stands in what was asked for.
+        case when command = 'vm.create' then (
+            select convert_from(envelope, 'UTF8')::json #>> '{data,request,spec,name}'
+            from events where events.operation = operations.id order by position limit 1
+        ) end
+    ) as name
 from operations
 where ($1::uuid is null or id < $1)
     and ($2::text is null or target = $2)

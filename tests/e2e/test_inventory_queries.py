@@ -251,6 +251,7 @@ async def test_an_operation_reads_with_its_trail(inventory: Inventory) -> None:
         command="vm.create",
         kind="vm",
         target=VM,
+        name=SPEC.name,
         phase="succeeded",
         actor="token/admin",
         created_at=at(1),
@@ -289,11 +290,29 @@ async def test_a_failed_operation_reads_with_its_problem(inventory: Inventory) -
         status=409,
         reasons={"h1": "in maintenance"},
     )
+    asked = events.OperationAccepted(
+        command="vm.create", kind="vm", target=VM, request={"vm": VM, "spec": {"name": "big"}}
+    )
     await inventory.store.record(
-        arrivals(CREATED[0], (CREATE, events.OperationFailed(problem=problem)))
+        arrivals((CREATE, asked), (CREATE, events.OperationFailed(problem=problem)))
     )
     operation = read(await inventory.reads.operation(CREATE), Operation)
     assert (operation.phase, operation.problem) == ("failed", problem)
+    assert (operation.target, operation.name) == (VM, "big")
+
+
+async def test_operations_are_listed_by_the_names_of_their_vms(inventory: Inventory) -> None:
+    host = events.OperationAccepted(
+        command="host.configure", kind="host", target="h1", request={"host": "h1"}
+    )
+    await inventory.store.record(arrivals(*CREATED, (id_of(900), host)))
+
+    found = items(await inventory.reads.operations(ListOperations()), Operation)
+
+    assert {(one.command, one.target, one.name) for one in found} == {
+        ("vm.create", VM, SPEC.name),
+        ("host.configure", "h1", ""),
+    }
 
 
 async def test_operations_are_listed_newest_first_and_filtered(inventory: Inventory) -> None:

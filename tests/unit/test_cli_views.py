@@ -39,6 +39,7 @@ OPERATION = Operation(
     command="vm.create",
     kind="vm",
     target=VM.id,
+    name="web1",
     phase="succeeded",
     actor="token:admin",
     created_at=NOW,
@@ -84,7 +85,7 @@ def test_the_page_of_an_operation() -> None:
         Operation
           id        019ca945-0a02-7000-8000-000000000002
           command   vm.create
-          target    vm 019ca945-0a01-7000-8000-000000000001
+          target    vm web1 019ca945-0a01-7000-8000-000000000001
           phase     succeeded
           host      h1
           by        token:admin

@@ -93,7 +93,7 @@ def _row(operation: Operation, now: datetime) -> tuple[str, ...]:
     return (
         operation.id,
         operation.command,
-        operation.target,
+        operation.name or operation.target,
         operation.phase,
         operation.host or words.NOTHING,
         words.age(operation.created_at, now),
@@ -110,7 +110,7 @@ def _what(operation: Operation, now: datetime) -> Section:
     facts = (
         ("id", operation.id),
         ("command", operation.command),
-        ("target", f"{operation.kind} {operation.target}"),
+        ("target", " ".join(filter(None, (operation.kind, operation.name, operation.target)))),
         ("phase", operation.phase),
         ("host", operation.host or words.NOTHING),
         ("by", operation.actor),
