@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -107,6 +108,11 @@ def _otlp(endpoint: str) -> SpanExporter:
     return exporter
 
 
+def sends() -> bool:
+    """Whether spans go anywhere; many of them need not be opened if not."""
+    return not _configured or _configured[-1].sends
+
+
 @contextmanager
 def span(
     name: str,
@@ -175,6 +181,7 @@ def traceparent() -> str | None:
     return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
 
 
+@lru_cache(maxsize=1024)
 def continued_from(traceparent: str) -> context.Context:
     """The context of a `traceparent` received; one that is malformed starts a new trace."""
     return _w3c.extract({"traceparent": traceparent}, context=context.Context())

@@ -1,12 +1,15 @@
 """Carrying out steps: one match, nothing decided.
 
-Each effect is one call to the hypervisor inside a span that continues the trace of the assignment.
+Moves that follow each other go to the hypervisor together, with what is said between them: one trip for
+all. Every effect has a span that continues the trace of the assignment.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from msgspec import Struct
 
@@ -19,21 +22,19 @@ from services.hostagent.journal import Journal
 from services.hostagent.model import (
     AskToStop,
     CreateDisk,
-    Define,
-    Destroy,
-    Pause,
+    Move,
+    Record,
     RemoveDisks,
-    Resume,
     Say,
-    Stamp,
-    Start,
     Step,
-    Undefine,
 )
 from services.hostagent.outbox import Voice
 
 AwaitStop = Callable[[float], Awaitable[bool]]
 """Waits up to so many seconds for the domain to stop; answers whether it has."""
+
+Slow = CreateDisk | RemoveDisks | AskToStop
+"""Steps that take their time."""
 
 ENDS = (events.OperationSucceeded, events.OperationFailed)
 
@@ -50,54 +51,106 @@ class Means(Struct, frozen=True, kw_only=True):
     ask_again_s: float
 
 
+class Run:
+    """Moves on one VM, and what is to be said after each of them.
+
+    Moves may be made in a thread, and go on there after nobody waits for them any more: from `close` on,
+    none is begun and nothing is said.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Move | Say],
+        assignment: VmAssignment,
+        means: Means,
+        wanted: Callable[[], bool],
+    ) -> None:
+        self.record: Record | None = None
+        """After what was said last."""
+        self.left = sum(isinstance(step, Move) for step in steps)
+        """Moves that were not made."""
+        self._steps = steps
+        self._assignment = assignment
+        self._means = means
+        self._wanted = wanted
+        self._open = threading.Lock()
+        self._closed = False
+        self._after = {
+            id(step): _sayings(steps[number:], start=1)
+            for number, step in enumerate(steps)
+            if isinstance(step, Move)
+        }
+
+    async def make(self) -> None:
+        moves = [step for step in self._steps if isinstance(step, Move)]
+        try:
+            async with self._means.slots:
+                await self._means.hypervisor.move(moves, self.around)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        with self._open:
+            self._closed = True
+
+    @contextmanager
+    def around(self, move: Move) -> Iterator[bool]:
+        if self._closed or not self._wanted():
+            yield False
+            return
+        with _spanned(move, self._assignment):
+            yield True
+        with self._open:
+            if self._closed:
+                return
+            self.left -= 1
+            for saying in self._after[id(move)]:
+                hand_in(saying, self._assignment, self._means)
+                self.record = saying.record
+
+
+def runs(steps: Sequence[Step]) -> Iterator[Slow | Say | list[Move | Say]]:
+    """The steps in order; moves together with those that follow and what is said between them."""
+    run: list[Move | Say] = []
+    for step in steps:
+        if isinstance(step, Move) or (run and isinstance(step, Say) and step.again):
+            run.append(step)
+            continue
+        if run:
+            yield run
+            run = []
+        yield step
+    if run:
+        yield run
+
+
 async def execute(
-    step: Step, assignment: VmAssignment, means: Means, await_stop: AwaitStop
+    step: Slow,
+    assignment: VmAssignment,
+    means: Means,
+    await_stop: AwaitStop,
 ) -> None:
-    """Do one step."""
-    if isinstance(step, Say):
-        await _say(step, assignment, means)
-        return
-    with span(
-        f"hypervisor.{_words(step)}",
-        traceparent=assignment.traceparent,
-        attributes={"vireo.vm": assignment.vm, "vireo.generation": assignment.generation},
-    ):
-        if isinstance(step, AskToStop):
-            await _ask_to_stop(step, means, await_stop)
-        else:
-            async with means.slots:
-                await _effect(step, means.hypervisor)
+    """Do one step that takes its time."""
+    with _spanned(step, assignment):
+        match step:
+            case AskToStop():
+                await _ask_to_stop(step, means, await_stop)
+            case CreateDisk(vm, disk):
+                async with means.slots:
+                    await means.hypervisor.create_disk(vm, disk)
+            case RemoveDisks(vm):
+                async with means.slots:
+                    await means.hypervisor.remove_disks(vm)
 
 
-async def _effect(step: Step, hypervisor: Hypervisor) -> None:
-    match step:
-        case CreateDisk(vm, disk):
-            await hypervisor.create_disk(vm, disk)
-        case Define(assignment):
-            await hypervisor.define(assignment)
-        case Stamp(assignment):
-            await hypervisor.stamp(assignment)
-        case Start(vm):
-            await hypervisor.start(vm)
-        case Pause(vm):
-            await hypervisor.pause(vm)
-        case Resume(vm):
-            await hypervisor.resume(vm)
-        case Destroy(vm):
-            await hypervisor.destroy(vm)
-        case Undefine(vm):
-            await hypervisor.undefine(vm)
-        case RemoveDisks(vm):
-            await hypervisor.remove_disks(vm)
-        case AskToStop() | Say():
-            raise TypeError(f"no effect: {step}")
+def hand_in(step: Say, assignment: VmAssignment, means: Means) -> None:
+    """Say what would be said again after a crash: nothing waits for it."""
+    means.journal.hand_in([means.voice.of_vm(one, assignment) for one in step.utterances])
 
 
-async def _say(step: Say, assignment: VmAssignment, means: Means) -> None:
+async def say(step: Say, assignment: VmAssignment, means: Means) -> None:
+    """Say something and wait until it is on disk."""
     messages = [means.voice.of_vm(one, assignment) for one in step.utterances]
-    if step.again:
-        means.journal.hand_in(step.record, messages)
-        return
     ends = frozenset(
         message.message_id or ""
         for message, one in zip(messages, step.utterances, strict=True)
@@ -115,6 +168,24 @@ async def _ask_to_stop(step: AskToStop, means: Means, await_stop: AwaitStop) -> 
             await means.hypervisor.ask_to_stop(step.vm)
         if await await_stop(min(left, means.ask_again_s)):
             return
+
+
+def _sayings(steps: Sequence[Move | Say], *, start: int) -> list[Say]:
+    """What is said before the next move."""
+    found: list[Say] = []
+    for step in steps[start:]:
+        if not isinstance(step, Say):
+            break
+        found.append(step)
+    return found
+
+
+def _spanned(step: Step, assignment: VmAssignment) -> AbstractContextManager[object]:
+    return span(
+        f"hypervisor.{_words(step)}",
+        traceparent=assignment.traceparent,
+        attributes={"vireo.vm": assignment.vm, "vireo.generation": assignment.generation},
+    )
 
 
 def _words(step: Step) -> str:

@@ -6,18 +6,18 @@ both. Every effect may be repeated: what is already so is no error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from schemas.assignments import VmAssignment
 from schemas.ids import VmId
 from schemas.resources import DiskSpec, ForeignDomain, HostPool, NumaNode, StopMode
 from schemas.rules import HostDevice, HugePages
 from schemas.telemetry import VmColumns
-from services.hostagent.model import Observed, Power
+from services.hostagent.model import Move, Observed, Power
 
 
 class HypervisorFailure(Exception):
@@ -96,6 +96,13 @@ class Disconnected(Struct, frozen=True, kw_only=True):
 
 Notice = Changed | Rebooted | Panicked | GuestAnswers | Connected | Disconnected
 
+Around = Callable[[Move], AbstractContextManager[bool]]
+"""What a move is done inside of; it answers whether the move is still to be done."""
+
+
+def freely(_move: Move) -> AbstractContextManager[bool]:
+    return nullcontext(True)
+
 
 class Hypervisor(Protocol):
     """Every method may raise HypervisorUnavailable; effects may raise HypervisorFailure."""
@@ -132,26 +139,19 @@ class Hypervisor(Protocol):
         """Remove every disk and the folder of a VM. Fails while a domain with this id is there."""
         ...
 
-    async def define(self, assignment: VmAssignment) -> None:
-        """Make or change the persistent definition, with what the placement promised. Fails where a
-        disk is missing, or where a promise cannot be kept."""
+    async def move(self, moves: Sequence[Move], around: Around = freely) -> None:
+        """Do moves on one VM, one after the other in one go, each inside of `around` it, perhaps in another
+        thread. The first that fails, or that `around` says no to, is the last.
+
+        Defining makes or changes the persistent definition, with what the placement promised; it fails
+        where a disk is missing, or where a promise cannot be kept. What is changed here need not be
+        noticed as `Changed`.
+        """
         ...
-
-    async def stamp(self, assignment: VmAssignment) -> None: ...
-
-    async def start(self, vm: VmId) -> None: ...
-
-    async def pause(self, vm: VmId) -> None: ...
-
-    async def resume(self, vm: VmId) -> None: ...
 
     async def ask_to_stop(self, vm: VmId) -> None:
         """Ask the guest to shut down; returns before it has."""
         ...
-
-    async def destroy(self, vm: VmId) -> None: ...
-
-    async def undefine(self, vm: VmId) -> None: ...
 
     async def reboot(self, vm: VmId, mode: StopMode) -> None:
         """`graceful` asks the guest, `forced` resets it; a `Rebooted` notice follows."""

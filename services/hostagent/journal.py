@@ -1,7 +1,8 @@
 """What the agent must not forget, in SQLite: assignments, records, unsent events, actions done.
 
-Every change is one transaction, on disk (WAL, `synchronous=FULL`) before the call returns. Changes that
-wait at the same time are committed together: one fsync for all of them, each in a savepoint of its own.
+Every change is on disk (WAL, `synchronous=FULL`) before the call returns. Changes that wait at the same
+time are committed together: one transaction and one fsync for all of them; if one of them fails, each gets
+a transaction of its own. What nobody waits for is held back a moment for company.
 No decision is made here but one: an older generation never replaces a newer one.
 """
 
@@ -27,9 +28,11 @@ from services.hostagent.model import Record
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-VERSION = 1
+VERSION = 2
 GROUP = 256
 """At most so many changes share one commit."""
+COMPANY_S = 0.005
+"""How long changes that nobody waits for wait for one that somebody does."""
 ACTIONS_KEPT = 10_000
 """Far more than can come again: the bus keeps an action for a day at most."""
 
@@ -43,11 +46,18 @@ CREATE TABLE outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     subject TEXT NOT NULL,
-    body BLOB NOT NULL,
-    sent INTEGER NOT NULL DEFAULT 0
+    body BLOB NOT NULL
 );
-CREATE INDEX outbox_unsent ON outbox (number) WHERE sent = 0;
+CREATE TABLE sent (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), up_to INTEGER NOT NULL);
+INSERT INTO sent VALUES (1, 0);
 """
+FROM_1 = """
+CREATE TABLE sent (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), up_to INTEGER NOT NULL);
+INSERT INTO sent SELECT 1, coalesce(max(number), 0) FROM outbox WHERE sent = 1;
+DROP INDEX outbox_unsent;
+ALTER TABLE outbox DROP COLUMN sent;
+"""
+"""Version 1 marked each event that was sent, where one number says it of all."""
 
 _assignment = msgspec.json.Decoder(VmAssignment)
 _record = msgspec.json.Decoder(Record)
@@ -69,6 +79,8 @@ class _Job(Struct, frozen=True, eq=False):
     work: Work[object]
     answer: asyncio.Future[object] | None
     """None: nobody waits for it."""
+    posts: bool
+    """Whether it puts something into the outbox."""
 
 
 class _Done(Struct, frozen=True, eq=False):
@@ -118,8 +130,11 @@ class Journal:
             ).fetchone()
             if row is not None and row[0] >= assignment.generation:
                 return False
-            record = _read_record(db, assignment.vm)
-            if row is not None and row[0] > record.generation and superseded is not None:
+            if (
+                superseded is not None
+                and row is not None
+                and row[0] > _read_record(db, assignment.vm).generation
+            ):
                 _post(db, [superseded])
             db.execute(
                 "INSERT OR REPLACE INTO assignments (vm, generation, body) VALUES (?, ?, ?)",
@@ -127,9 +142,7 @@ class Journal:
             )
             return True
 
-        newer = await self._do(work)
-        self.unsent.set()
-        return newer
+        return await self._do(work, posts=superseded is not None)
 
     async def load(self) -> list[tuple[VmAssignment, Record]]:
         """Every assignment with its record."""
@@ -159,16 +172,12 @@ class Journal:
             late = row is not None and row[0] > generation
             _write(db, record, [m for m in messages if not (late and m.message_id in ends)])
 
-        await self._do(work)
-        if messages:
-            self.unsent.set()
+        await self._do(work, posts=bool(messages))
 
-    def hand_in(self, record: Record, messages: Sequence[Outgoing]) -> None:
-        """Write a record and its events soon, in the order of the calls: for what would be said again
-        after a crash. If it fails, whatever waits for the journal next does."""
-        self._jobs.put(_Job(lambda db: _write(db, record, messages), None))
-        if messages:
-            self.unsent.set()
+    def hand_in(self, messages: Sequence[Outgoing]) -> None:
+        """Write events soon, in the order of the calls, from whatever thread: for what would be said
+        again after a crash. If it fails, whatever waits for the journal next does."""
+        self._jobs.put(_Job(lambda db: _post(db, messages), None, posts=True))
 
     async def forget(self, vm: VmId) -> bool:
         """Forget a VM that was ended and is told to be gone; any other is kept. Answers which."""
@@ -208,8 +217,7 @@ class Journal:
             )
             _post(db, messages)
 
-        await self._do(work)
-        self.unsent.set()
+        await self._do(work, posts=True)
 
     async def guests(self) -> dict[VmId, tuple[int, GuestFacts]]:
         """What each guest's agent said last, and how often it has changed."""
@@ -230,13 +238,11 @@ class Journal:
             )
             _post(db, [message])
 
-        await self._do(work)
-        self.unsent.set()
+        await self._do(work, posts=True)
 
     async def post(self, messages: Sequence[Outgoing]) -> None:
         """Put events into the outbox that no record goes with."""
-        await self._do(lambda db: _post(db, messages))
-        self.unsent.set()
+        await self._do(lambda db: _post(db, messages), posts=True)
 
     # the outbox
 
@@ -250,21 +256,23 @@ class Journal:
         are remembered."""
 
         def work(db: sqlite3.Connection) -> list[Unsent]:
-            db.execute("UPDATE outbox SET sent = 1 WHERE sent = 0 AND number <= ?", (up_to,))
-            db.execute("DELETE FROM outbox WHERE sent = 1 AND number <= ?", (up_to - keep,))
+            db.execute("UPDATE sent SET up_to = max(up_to, ?)", (up_to,))
+            db.execute("DELETE FROM outbox WHERE number <= ?", (up_to - keep,))
             return _unsent(db, limit)
 
         return await self._do(work)
 
     # the thread
 
-    async def _do(self, work: Work[T]) -> T:
+    async def _do(self, work: Work[T], *, posts: bool = False) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(work, answer))  # type: ignore[arg-type]
+        self._jobs.put(_Job(work, answer, posts))  # type: ignore[arg-type]
         return await answer
 
     def _settle(self, done: Sequence[_Done]) -> None:
-        """In the loop: tell everybody who waits for one of a group."""
+        """In the loop: tell everybody who waits for one of a group, or for the outbox."""
+        if any(one.job.posts for one in done):
+            self.unsent.set()
         for one in done:
             if one.job.answer is None:
                 self._broken = self._broken or one.error
@@ -277,46 +285,46 @@ class Journal:
 
     def _serve(self, db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
-                group = [job]
-                stop = False
-                while len(group) < GROUP and not self._jobs.empty():
-                    following = self._jobs.get()
-                    if following is None:
-                        stop = True
-                        break
-                    group.append(following)
+            while group := self._group():
                 done = _commit(db, group)
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._settle, done)
-                if stop:
-                    return
         finally:
             db.close()
 
+    def _group(self) -> list[_Job]:
+        """The next jobs that go together, at least one; none when the journal is to be closed."""
+        if (job := self._jobs.get()) is None:
+            return []
+        group = [job]
+        awaited = job.answer is not None
+        while len(group) < GROUP:
+            try:
+                job = self._jobs.get(timeout=0 if awaited else COMPANY_S)
+            except queue.Empty:
+                break
+            if job is None:
+                self._jobs.put(None)
+                break
+            group.append(job)
+            awaited = awaited or job.answer is not None
+        return group
+
 
 def _commit(db: sqlite3.Connection, group: Sequence[_Job]) -> list[_Done]:
-    """Do the jobs in one transaction; a job that fails leaves the others untouched."""
+    """Do the jobs in one transaction, or else each in its own, so that one that fails leaves the others
+    untouched."""
     try:
         db.execute("BEGIN IMMEDIATE")
-        done = [_attempt(db, job) for job in group]
+        done = [_Done(job, job.work(db)) for job in group]
         db.execute("COMMIT")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        return [_Done(job, error=JournalBroken(str(error))) for job in group]
+        if len(group) == 1:
+            return [_Done(group[0], error=JournalBroken(str(error)))]
+        return [done for job in group for done in _commit(db, [job])]
     return done
-
-
-def _attempt(db: sqlite3.Connection, job: _Job) -> _Done:
-    db.execute("SAVEPOINT job")
-    try:
-        return _Done(job, job.work(db))
-    except (sqlite3.Error, msgspec.MsgspecError) as error:
-        db.execute("ROLLBACK TO job")
-        return _Done(job, error=JournalBroken(str(error)))
-    finally:
-        db.execute("RELEASE job")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -338,6 +346,8 @@ def _prepare(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == 0:
         db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION:d}; COMMIT;")
+    elif version == 1:
+        db.executescript(f"BEGIN; {FROM_1} PRAGMA user_version = {VERSION:d}; COMMIT;")
     elif version != VERSION:
         raise JournalBroken(f"journal has version {version}, this agent reads {VERSION}")
 
@@ -364,7 +374,8 @@ def _write(db: sqlite3.Connection, record: Record, messages: Sequence[Outgoing])
 
 def _unsent(db: sqlite3.Connection, limit: int) -> list[Unsent]:
     rows = db.execute(
-        "SELECT number, id, subject, body FROM outbox WHERE sent = 0 ORDER BY number LIMIT ?",
+        "SELECT number, id, subject, body FROM outbox"
+        " WHERE number > (SELECT up_to FROM sent) ORDER BY number LIMIT ?",
         (limit,),
     ).fetchall()
     return [Unsent(n, Outgoing(subject=s, data=b, message_id=i)) for n, i, s, b in rows]

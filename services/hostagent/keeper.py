@@ -18,9 +18,15 @@ from schemas.actions import RebootVmOnce
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId
 from schemas.problems import Problem, conflict, not_found
-from services.hostagent.executor import Means, execute
+from services.hostagent.executor import Means, Run, Slow, execute, hand_in, runs, say
 from services.hostagent.hypervisor import HypervisorFailure, HypervisorUnavailable
-from services.hostagent.model import Plan, Record, Say, Utterance
+from services.hostagent.model import (
+    Move,
+    Plan,
+    Record,
+    Say,
+    Utterance,
+)
 from services.hostagent.plan import give_up, host_refused, plan, restart_delay_s
 from services.hostagent.settings import RetrySettings
 
@@ -195,6 +201,9 @@ class Keeper:
             case.attempts = 0
             if todo.again_in_s is not None or not todo.steps:
                 return todo.again_in_s
+            if todo.settles and not case.news.is_set():
+                # Whatever happens to the domain from now on is noticed.
+                return None
         log.warning("vm_unsettled", vm=case.assignment.vm, rounds=ROUNDS)
         return ROUNDS_AGAIN_S
 
@@ -202,20 +211,31 @@ class Keeper:
         if todo.mends:
             case.mends += 1
             case.mended_at = self._means.clock.monotonic()
-        for step in todo.steps:
+        for step in runs(todo.steps):
             if isinstance(step, Say):
-                if step.utterances or step is todo.steps[-1]:
-                    await self._say(case, assignment, step)
-                else:
-                    # Goes to disk with the next words; until then a restart finds out the same again.
-                    case.record = step.record
-                continue
-            if case.assignment is not assignment:
+                await self._say(case, assignment, step, last=step is todo.steps[-1])
+            elif case.assignment is not assignment:
                 raise _Superseded
-            await execute(step, assignment, self._means, lambda s: self._stopped(case, s))
+            elif isinstance(step, Slow):
+                await execute(step, assignment, self._means, lambda s: self._stopped(case, s))
+            else:
+                await self._make(case, assignment, step)
 
-    async def _say(self, case: Case, assignment: VmAssignment, step: Say) -> None:
-        await execute(step, assignment, self._means, lambda s: self._stopped(case, s))
+    async def _make(self, case: Case, assignment: VmAssignment, steps: list[Move | Say]) -> None:
+        run = Run(steps, assignment, self._means, lambda: case.assignment is assignment)
+        try:
+            await run.make()
+        finally:
+            case.record = run.record or case.record
+        if run.left:
+            raise _Superseded
+
+    async def _say(self, case: Case, assignment: VmAssignment, step: Say, *, last: bool) -> None:
+        if step.again:
+            hand_in(step, assignment, self._means)
+        elif step.utterances or last:
+            await say(step, assignment, self._means)
+        # What is not on disk yet goes there with the next words: a restart finds out the same again.
         case.record = step.record
         if step.utterances and not step.again:
             told = [one.name for one in step.utterances]

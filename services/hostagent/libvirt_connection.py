@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,6 +53,12 @@ PANICKED = (libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_P
 
 _loop_lock = threading.Lock()
 _loop_started = False
+
+
+class Own:
+    """A lifecycle event that our own doing brings about. `comes`: whether it does."""
+
+    comes = True
 
 
 class Gone(Exception):
@@ -98,6 +105,7 @@ class LibvirtConnection:
         self._conn: Any = None
         self._lost: asyncio.Event | None = None
         self._callbacks: list[int] = []
+        self._own: set[tuple[str, int]] = set()
 
     @property
     def connected(self) -> bool:
@@ -148,6 +156,22 @@ class LibvirtConnection:
         except libvirt.libvirtError as error:
             raise self._translated(error, conn) from error
 
+    @contextmanager
+    def own(self, domain: str, event: int) -> Iterator[Own]:
+        """In a thread: the next lifecycle event of this kind about this domain is our own doing, and is
+        not told. Should it not come, somebody else's is missed once: surveys are for that."""
+        own, key = Own(), (domain, event)
+        own.comes = True
+        self._own.add(key)
+        try:
+            yield own
+        except BaseException:
+            own.comes = False
+            raise
+        finally:
+            if not own.comes:
+                self._own.discard(key)
+
     def in_flight(self, pool: str) -> int:
         """How many calls of a pool have not come back from libvirt, given up or not."""
         return self._pools[pool].in_hand
@@ -182,6 +206,11 @@ class LibvirtConnection:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self.tell, notice)
 
+        def is_own(domain: str, event: int) -> bool:
+            found = (domain, event) in self._own
+            self._own.discard((domain, event))
+            return found
+
         def closed(_conn: Any, _reason: int, _opaque: object) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(lost.set)
@@ -190,13 +219,14 @@ class LibvirtConnection:
         _where_supported(lambda: conn.registerCloseCallback(closed, None))
         callbacks = [
             _where_supported(partial(conn.domainEventRegisterAny, None, event, callback, None))
-            for event, callback in _event_callbacks(post).items()
+            for event, callback in _event_callbacks(post, is_own).items()
         ]
         self._callbacks = [number for number in callbacks if number is not None]
         return conn
 
     async def _disconnect(self) -> None:
         conn, self._conn = self._conn, None
+        self._own.clear()
         if conn is not None:
             callbacks, self._callbacks = self._callbacks, []
             await asyncio.to_thread(_close, conn, callbacks)
@@ -207,11 +237,16 @@ class LibvirtConnection:
             listener(notice)
 
 
-def _event_callbacks(post: Callable[[Notice], None]) -> dict[int, Callable[..., None]]:
+def _event_callbacks(
+    post: Callable[[Notice], None], is_own: Callable[[str, int], bool]
+) -> dict[int, Callable[..., None]]:
     def lifecycle(_conn: Any, domain: Any, event: int, detail: int, *_rest: object) -> None:
+        uuid = domain.UUIDString()
+        if is_own(uuid, event):
+            return
         if (event, detail) == PANICKED:
-            post(Panicked(domain=domain.UUIDString()))
-        post(Changed(domain=domain.UUIDString()))
+            post(Panicked(domain=uuid))
+        post(Changed(domain=uuid))
 
     def rebooted(_conn: Any, domain: Any, *_rest: object) -> None:
         post(Rebooted(domain=domain.UUIDString()))

@@ -64,11 +64,13 @@ def has_marker(domain: Any) -> bool:
     return True
 
 
-def define(conn: Any, xml: str, assignment: VmAssignment) -> None:
+def define(conn: Any, xml: str, assignment: VmAssignment) -> Any:
+    """Answers the domain."""
     domain = conn.defineXML(xml)
     if domain.isActive():
         # A running domain takes a new definition at its next start, but new metadata now.
         stamp(domain, assignment)
+    return domain
 
 
 def stamp(domain: Any, assignment: VmAssignment) -> None:
@@ -84,23 +86,26 @@ def stamp(domain: Any, assignment: VmAssignment) -> None:
     )
 
 
-def start(domain: Any) -> None:
-    bury(domain)
-    if not domain.isActive():
-        domain.create()
+def start(domain: Any) -> bool:
+    """Answers whether it had to be started."""
+    if domain.isActive() and not bury(domain):
+        return False
+    domain.create()
+    return True
 
 
-def bury(domain: Any) -> None:
+def bury(domain: Any) -> bool:
     """Take away a guest that panicked: its definition may say that it is kept, and libvirt takes a
-    moment where it says that it is not."""
+    moment where it says that it is not. Answers whether there was one."""
     if not _is_dead(*domain.state()):
-        return
+        return False
     try:
         domain.destroy()
     except libvirt.libvirtError as error:
         # libvirt was faster.
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
             raise
+    return True
 
 
 def _is_dead(state: int, reason: int) -> bool:

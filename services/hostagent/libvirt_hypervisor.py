@@ -6,7 +6,7 @@ first makes sure that the domain is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from services.hostagent import libvirt_domain_xml as domain_xml
 from services.hostagent import libvirt_node, libvirt_stats
 from services.hostagent.disks import Disks
 from services.hostagent.hypervisor import (
+    Around,
     Changed,
     Claimed,
     Connected,
@@ -36,10 +37,12 @@ from services.hostagent.hypervisor import (
     Panicked,
     Rebooted,
     Survey,
+    freely,
 )
 from services.hostagent.libvirt_connection import Gone, LibvirtConnection
+from services.hostagent.libvirt_moves import Moves
 from services.hostagent.libvirt_promises import Promises
-from services.hostagent.model import Observed
+from services.hostagent.model import Move, Observed
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +110,7 @@ class LibvirtHypervisor:
             keepalive_s=keepalive_s,
         )
         self._connection.listen(self._on_notice)
+        self._moves = Moves(self._connection, disks, self._layout)
 
     @property
     def connected(self) -> bool:
@@ -189,32 +193,14 @@ class LibvirtHypervisor:
             raise HypervisorFailure("the disks belong to a domain that is still there")
         await self._disks.remove(vm)
 
-    async def define(self, assignment: VmAssignment) -> None:
-        missing = self._disks.missing(assignment.vm, assignment.spec)
-        if missing:
-            raise HypervisorFailure(f"disk {', '.join(missing)} is missing")
-        await self._connection.call(CONTROL, lambda conn: self._define(conn, assignment))
-
-    async def stamp(self, assignment: VmAssignment) -> None:
-        await self._on(assignment.vm, lambda domain: domains.stamp(domain, assignment))
-
-    async def start(self, vm: VmId) -> None:
-        await self._on(vm, domains.start)
-
-    async def pause(self, vm: VmId) -> None:
-        await self._on(vm, domains.pause)
-
-    async def resume(self, vm: VmId) -> None:
-        await self._on(vm, domains.resume)
+    async def move(self, moves: Sequence[Move], around: Around = freely) -> None:
+        try:
+            await self._connection.call(CONTROL, lambda conn: self._moves.do(conn, moves, around))
+        except Gone as gone:
+            raise HypervisorFailure(str(gone)) from gone
 
     async def ask_to_stop(self, vm: VmId) -> None:
         await self._ask(vm, domains.shutdown_by_agent, domains.shutdown)
-
-    async def destroy(self, vm: VmId) -> None:
-        await self._on_ours(vm, domains.destroy)
-
-    async def undefine(self, vm: VmId) -> None:
-        await self._on_ours(vm, domains.undefine)
 
     async def reboot(self, vm: VmId, mode: StopMode) -> None:
         if mode == "forced":
@@ -266,24 +252,6 @@ class LibvirtHypervisor:
             await self._connection.call(pool, lambda conn: work(conn.lookupByUUIDString(vm)))
         except Gone as gone:
             raise HypervisorFailure(str(gone)) from gone
-
-    async def _on_ours(self, vm: VmId, work: Callable[[Any], None]) -> None:
-        """For what cannot be undone. A domain that is gone already is as wished."""
-
-        def guarded(conn: Any) -> None:
-            domain = conn.lookupByUUIDString(vm)
-            if not domains.has_marker(domain):
-                raise HypervisorFailure("the domain is not Vireo's: it is left alone")
-            work(domain)
-
-        try:
-            await self._connection.call(CONTROL, guarded)
-        except Gone:
-            return
-
-    def _define(self, conn: Any, assignment: VmAssignment) -> None:
-        layout = self._layout(conn, assignment)
-        domains.define(conn, domain_xml.build(assignment, layout), assignment)
 
     def _layout(self, conn: Any, assignment: VmAssignment) -> domain_xml.Layout:
         vm, spec = assignment.vm, assignment.spec

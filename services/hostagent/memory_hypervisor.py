@@ -7,7 +7,7 @@ do to a domain by hand (`tamper_*`, `guest_*`), so that drift can be acted out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,9 +15,10 @@ from msgspec.structs import replace
 
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId
-from schemas.resources import DiskSpec, ForeignDomain, StopMode, VmSpec
+from schemas.resources import DiskSpec, ForeignDomain, StopMode
 from schemas.telemetry import VmColumns
 from services.hostagent.hypervisor import (
+    Around,
     Changed,
     Claimed,
     Connected,
@@ -28,8 +29,21 @@ from services.hostagent.hypervisor import (
     Notice,
     Rebooted,
     Survey,
+    freely,
 )
-from services.hostagent.model import Observed, StopCause
+from services.hostagent.model import (
+    Define,
+    Destroy,
+    Move,
+    Observed,
+    Pause,
+    Power,
+    Resume,
+    Stamp,
+    Start,
+    StopCause,
+    Undefine,
+)
 
 
 class Domain(Struct, frozen=True, kw_only=True):
@@ -109,66 +123,18 @@ class MemoryHypervisor:
         for key in sorted(key for key in self.disks if key[0] == vm):
             del self.disks[key]
 
-    async def define(self, assignment: VmAssignment) -> None:
-        self._check()
-        vm, spec = assignment.vm, assignment.spec
-        for disk in spec.disks:
-            if (vm, disk.name) not in self.disks:
-                raise HypervisorFailure(f"disk {disk.name!r} is missing")
-        self.log.append("define")
-        before = self.domains.get(vm, Domain(seen=Observed(vm=vm, state="stopped")))
-        self._put(before, generation=assignment.generation, spec=spec)
-
-    async def stamp(self, assignment: VmAssignment) -> None:
-        self.log.append("stamp")
-        domain = self._get(assignment.vm)
-        seen = replace(domain.seen, generation=assignment.generation, spec=assignment.spec)
-        self.domains[assignment.vm] = replace(domain, seen=seen)
-
-    async def start(self, vm: VmId) -> None:
-        domain = self._get(vm)
-        if domain.seen.state != "stopped":
-            return
-        self.log.append("start")
-        seen = replace(domain.seen, state="running", detail="")
-        self._set(vm, replace(domain, seen=seen, starts=domain.starts + 1))
-
-    async def pause(self, vm: VmId) -> None:
-        domain = self._get(vm)
-        if domain.seen.state == "stopped":
-            raise HypervisorFailure("the domain is not running")
-        self.log.append("pause")
-        self._set(vm, replace(domain, seen=replace(domain.seen, state="paused")))
-
-    async def resume(self, vm: VmId) -> None:
-        domain = self._get(vm)
-        if domain.seen.state == "stopped":
-            raise HypervisorFailure("the domain is not running")
-        self.log.append("resume")
-        self._set(vm, replace(domain, seen=replace(domain.seen, state="running")))
+    async def move(self, moves: Sequence[Move], around: Around = freely) -> None:
+        for move in moves:
+            with around(move) as wanted:
+                if not wanted:
+                    return
+                self._move(move)
 
     async def ask_to_stop(self, vm: VmId) -> None:
         domain = self._get(vm)
         self.log.append("ask_to_stop")
         if self._obedient and domain.seen.state == "running":
             self._halt(vm, "guest")
-
-    async def destroy(self, vm: VmId) -> None:
-        self._check()
-        if vm in self.domains and self.domains[vm].seen.state != "stopped":
-            self.log.append("destroy")
-            self._halt(vm, "host")
-
-    async def undefine(self, vm: VmId) -> None:
-        self._check()
-        domain = self.domains.get(vm)
-        if domain is None:
-            return
-        if domain.seen.state != "stopped":
-            raise HypervisorFailure("the domain is still running")
-        self.log.append("undefine")
-        del self.domains[vm]
-        self._tell(Changed(domain=vm))
 
     async def reboot(self, vm: VmId, mode: StopMode) -> None:
         domain = self._get(vm)
@@ -215,6 +181,85 @@ class MemoryHypervisor:
         self._up = True
         self._tell(Connected())
 
+    # moves
+
+    def _move(self, move: Move) -> None:
+        self._check()
+        match move:
+            case Define(assignment):
+                self._define(assignment)
+            case Stamp(assignment):
+                self._stamp(assignment)
+            case Start(vm):
+                self._start(vm)
+            case Pause(vm):
+                self._pause(vm)
+            case Resume(vm):
+                self._resume(vm)
+            case Destroy(vm):
+                self._destroy(vm)
+            case Undefine(vm):
+                self._undefine(vm)
+
+    def _define(self, assignment: VmAssignment) -> None:
+        vm, spec = assignment.vm, assignment.spec
+        for disk in spec.disks:
+            if (vm, disk.name) not in self.disks:
+                raise HypervisorFailure(f"disk {disk.name!r} is missing")
+        self.log.append("define")
+        before = self.domains.get(vm, Domain(seen=Observed(vm=vm, state="stopped")))
+        seen = replace(
+            before.seen,
+            generation=assignment.generation,
+            spec=spec,
+            cpus=spec.cpus,
+            memory_mib=spec.memory_mib,
+            ours=True,
+            persistent=True,
+        )
+        self.domains[vm] = replace(before, seen=seen)
+
+    def _stamp(self, assignment: VmAssignment) -> None:
+        self.log.append("stamp")
+        domain = self._get(assignment.vm)
+        seen = replace(domain.seen, generation=assignment.generation, spec=assignment.spec)
+        self.domains[assignment.vm] = replace(domain, seen=seen)
+
+    def _start(self, vm: VmId) -> None:
+        domain = self._get(vm)
+        if domain.seen.state != "stopped":
+            return
+        self.log.append("start")
+        seen = replace(domain.seen, state="running", detail="")
+        self.domains[vm] = replace(domain, seen=seen, starts=domain.starts + 1)
+
+    def _pause(self, vm: VmId) -> None:
+        self._turn(vm, "paused", "pause")
+
+    def _resume(self, vm: VmId) -> None:
+        self._turn(vm, "running", "resume")
+
+    def _turn(self, vm: VmId, state: Power, word: str) -> None:
+        domain = self._get(vm)
+        if domain.seen.state == "stopped":
+            raise HypervisorFailure("the domain is not running")
+        self.log.append(word)
+        self.domains[vm] = replace(domain, seen=replace(domain.seen, state=state))
+
+    def _destroy(self, vm: VmId) -> None:
+        if vm in self.domains and self.domains[vm].seen.state != "stopped":
+            self.log.append("destroy")
+            self._stop(vm, "host")
+
+    def _undefine(self, vm: VmId) -> None:
+        domain = self.domains.get(vm)
+        if domain is None:
+            return
+        if domain.seen.state != "stopped":
+            raise HypervisorFailure("the domain is still running")
+        self.log.append("undefine")
+        del self.domains[vm]
+
     # inside
 
     def _check(self) -> None:
@@ -228,25 +273,14 @@ class MemoryHypervisor:
             raise HypervisorFailure("there is no such domain")
         return domain
 
-    def _put(self, domain: Domain, *, generation: int, spec: VmSpec) -> None:
-        seen = replace(
-            domain.seen,
-            generation=generation,
-            spec=spec,
-            cpus=spec.cpus,
-            memory_mib=spec.memory_mib,
-            ours=True,
-            persistent=True,
-        )
-        self._set(seen.vm, replace(domain, seen=seen))
-
-    def _set(self, vm: VmId, domain: Domain) -> None:
-        self.domains[vm] = domain
+    def _halt(self, vm: VmId, cause: StopCause) -> None:
+        self._stop(vm, cause)
         self._tell(Changed(domain=vm))
 
-    def _halt(self, vm: VmId, cause: StopCause) -> None:
+    def _stop(self, vm: VmId, cause: StopCause) -> None:
         domain = self.domains[vm]
-        self._set(vm, replace(domain, seen=replace(domain.seen, state="stopped", cause=cause)))
+        seen = replace(domain.seen, state="stopped", cause=cause)
+        self.domains[vm] = replace(domain, seen=seen)
 
     def _tell(self, notice: Notice) -> None:
         for listener in self._listeners:

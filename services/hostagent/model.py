@@ -133,19 +133,10 @@ class Say(Struct, frozen=True, kw_only=True):
     """After a crash the same is said again: the next step need not wait until it is on disk."""
 
 
-Step = (
-    CreateDisk
-    | Define
-    | Stamp
-    | Start
-    | Pause
-    | Resume
-    | AskToStop
-    | Destroy
-    | Undefine
-    | RemoveDisks
-    | Say
-)
+Move = Define | Stamp | Start | Pause | Resume | Destroy | Undefine
+"""What is done to a domain at once, with no guest and no disk to wait for."""
+
+Step = Move | CreateDisk | AskToStop | RemoveDisks | Say
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -156,6 +147,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Look again after so long even if nothing is heard."""
     mends: bool = False
     """Whether the steps undo a drift: the backoff counts these."""
+    settles: bool = False
+    """Whether the steps end an operation as it was wished: nothing is left to do after them."""
 
 
 NOTHING = Plan()

@@ -138,7 +138,7 @@ def _carry_out(assignment: VmAssignment, record: Record, observed: Observed | No
         effects, at = _effects(milestone, assignment, at)
         said, record = _reached(assignment, record, milestone, number=number, of=len(path))
         steps += [*effects, Say(record=record, utterances=said, again=number < len(path))]
-    return Plan(steps=tuple(steps))
+    return Plan(steps=tuple(steps), settles=True)
 
 
 def _mark(assignment: VmAssignment, observed: Observed | None) -> list[Step]:

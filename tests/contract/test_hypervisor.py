@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from services.hostagent.hypervisor import (
 )
 from services.hostagent.libvirt_hypervisor import LibvirtHypervisor
 from services.hostagent.memory_hypervisor import MemoryHypervisor
+from services.hostagent.model import Define, Destroy, Move, Pause, Resume, Stamp, Start, Undefine
 from tests.fixtures.hostagent import VM, assignment_of, id_of, spec_of, test_driver_uri, write_image
 
 WAIT_S = 5.0
@@ -103,9 +104,9 @@ async def make(hypervisor: Hypervisor, *, start: bool = False) -> None:
     assignment = assignment_of()
     for disk in assignment.spec.disks:
         await hypervisor.create_disk(VM, disk)
-    await hypervisor.define(assignment)
+    await hypervisor.move([Define(assignment)])
     if start:
-        await hypervisor.start(VM)
+        await hypervisor.move([Start(VM)])
 
 
 async def state(hypervisor: Hypervisor) -> str:
@@ -131,7 +132,7 @@ async def test_a_defined_domain_tells_all_that_it_was_defined_with(hypervisor: H
 async def test_text_of_any_alphabet_survives_in_the_metadata(hypervisor: Hypervisor) -> None:
     spec = spec_of(metadata={"note": '<Grüße> & "日本" \x07 \U0001f426 ]]>'})
     await hypervisor.create_disk(VM, spec.disks[0])
-    await hypervisor.define(assignment_of(spec=spec))
+    await hypervisor.move([Define(assignment_of(spec=spec))])
 
     observed = await hypervisor.observe(VM)
 
@@ -142,10 +143,10 @@ async def test_text_of_any_alphabet_survives_in_the_metadata(hypervisor: Hypervi
 async def test_a_life_goes_through_its_states(hypervisor: Hypervisor) -> None:
     await make(hypervisor)
     seen = [await state(hypervisor)]
-    for move in (hypervisor.start, hypervisor.pause, hypervisor.resume, hypervisor.destroy):
-        await move(VM)
+    for move in (Start(VM), Pause(VM), Resume(VM), Destroy(VM)):
+        await hypervisor.move([move])
         seen.append(await state(hypervisor))
-    await hypervisor.undefine(VM)
+    await hypervisor.move([Undefine(VM)])
     seen.append(await state(hypervisor))
 
     assert seen == ["stopped", "running", "paused", "running", "stopped", "absent"]
@@ -154,12 +155,12 @@ async def test_a_life_goes_through_its_states(hypervisor: Hypervisor) -> None:
 async def test_every_move_may_be_made_twice(hypervisor: Hypervisor) -> None:
     await make(hypervisor)
     await make(hypervisor)
-    for move in (hypervisor.start, hypervisor.pause, hypervisor.resume, hypervisor.destroy):
-        await move(VM)
-        await move(VM)
-    await hypervisor.undefine(VM)
-    await hypervisor.undefine(VM)
-    await hypervisor.destroy(VM)
+    for move in (Start(VM), Pause(VM), Resume(VM), Destroy(VM)):
+        await hypervisor.move([move])
+        await hypervisor.move([move])
+    await hypervisor.move([Undefine(VM)])
+    await hypervisor.move([Undefine(VM)])
+    await hypervisor.move([Destroy(VM)])
     await hypervisor.remove_disks(VM)
     await hypervisor.remove_disks(VM)
 
@@ -183,7 +184,7 @@ async def test_a_guest_that_is_asked_to_stop_stops_by_itself(
 async def test_a_destroyed_guest_did_not_stop_by_itself(hypervisor: Hypervisor) -> None:
     await make(hypervisor, start=True)
 
-    await hypervisor.destroy(VM)
+    await hypervisor.move([Destroy(VM)])
 
     observed = await hypervisor.observe(VM)
     assert observed is not None
@@ -193,7 +194,7 @@ async def test_a_destroyed_guest_did_not_stop_by_itself(hypervisor: Hypervisor) 
 async def test_a_newer_generation_is_stamped_on_a_running_domain(hypervisor: Hypervisor) -> None:
     await make(hypervisor, start=True)
 
-    await hypervisor.stamp(assignment_of(7))
+    await hypervisor.move([Stamp(assignment_of(7))])
 
     observed = await hypervisor.observe(VM)
     assert observed is not None
@@ -205,7 +206,7 @@ async def test_a_running_domain_can_be_defined_anew_and_keeps_running(
 ) -> None:
     await make(hypervisor, start=True)
 
-    await hypervisor.define(assignment_of(2, spec=spec_of(memory_mib=256)))
+    await hypervisor.move([Define(assignment_of(2, spec=spec_of(memory_mib=256)))])
 
     observed = await hypervisor.observe(VM)
     assert observed is not None
@@ -214,7 +215,7 @@ async def test_a_running_domain_can_be_defined_anew_and_keeps_running(
 
 async def test_a_domain_without_its_disks_is_not_defined(hypervisor: Hypervisor) -> None:
     with pytest.raises(HypervisorFailure, match="missing"):
-        await hypervisor.define(assignment_of())
+        await hypervisor.move([Define(assignment_of())])
 
     assert await hypervisor.observe(VM) is None
 
@@ -233,34 +234,64 @@ async def test_disks_outlive_everything_but_their_removal(hypervisor: Hypervisor
     await make(hypervisor)
     with pytest.raises(HypervisorFailure, match="still there"):
         await hypervisor.remove_disks(VM)
-    await hypervisor.undefine(VM)
-    await hypervisor.define(assignment_of())
-    await hypervisor.undefine(VM)
+    await hypervisor.move([Undefine(VM)])
+    await hypervisor.move([Define(assignment_of())])
+    await hypervisor.move([Undefine(VM)])
     await hypervisor.remove_disks(VM)
 
     with pytest.raises(HypervisorFailure, match="missing"):
-        await hypervisor.define(assignment_of())
+        await hypervisor.move([Define(assignment_of())])
 
 
 async def test_a_running_domain_is_not_undefined(hypervisor: Hypervisor) -> None:
     await make(hypervisor, start=True)
 
     with pytest.raises(HypervisorFailure, match="running"):
-        await hypervisor.undefine(VM)
+        await hypervisor.move([Undefine(VM)])
 
     assert await state(hypervisor) == "running"
 
 
-async def test_what_happens_to_a_domain_is_noticed(
+async def test_moves_in_one_go_are_made_in_order_up_to_the_first_that_is_not_wanted(
+    hypervisor: Hypervisor,
+) -> None:
+    assignment = assignment_of()
+    await hypervisor.create_disk(VM, assignment.spec.disks[0])
+    asked: list[Move] = []
+
+    @contextmanager
+    def twice(move: Move) -> Iterator[bool]:
+        asked.append(move)
+        yield len(asked) < 3
+
+    moves: list[Move] = [Define(assignment), Start(VM), Pause(VM), Destroy(VM)]
+    await hypervisor.move(moves, twice)
+
+    assert asked == moves[:3]
+    assert await state(hypervisor) == "running"
+
+
+async def test_the_first_move_that_fails_is_the_last(hypervisor: Hypervisor) -> None:
+    await make(hypervisor, start=True)
+
+    with pytest.raises(HypervisorFailure, match="running"):
+        await hypervisor.move([Undefine(VM), Destroy(VM)])
+
+    assert await state(hypervisor) == "running"
+
+
+async def test_what_the_agent_did_itself_is_not_noticed_and_what_came_after_is(
     hypervisor: Hypervisor, notices: Notices
 ) -> None:
-    await make(hypervisor)
-    await notices.expect(Changed(domain=VM))
-    notices.heard.clear()
+    await make(hypervisor, start=True)
+    await hypervisor.reboot(VM, "forced")
+    await notices.expect(Rebooted(domain=VM))
+    before = list(notices.heard)
 
-    await hypervisor.start(VM)
+    await hypervisor.ask_to_stop(VM)
 
     await notices.expect(Changed(domain=VM))
+    assert Changed(domain=VM) not in before
 
 
 async def test_a_survey_tells_our_domains_from_foreign_ones(hypervisor: Hypervisor) -> None:
@@ -298,7 +329,7 @@ async def test_a_guest_without_an_agent_gives_a_failure(hypervisor: Hypervisor) 
 
 async def test_a_domain_that_is_not_there_cannot_be_started(hypervisor: Hypervisor) -> None:
     with pytest.raises(HypervisorFailure):
-        await hypervisor.start(id_of(9))
+        await hypervisor.move([Start(id_of(9))])
 
 
 @pytest.mark.parametrize("mode", ["graceful", "forced"])
@@ -321,7 +352,7 @@ async def test_a_spec_with_several_disks_and_cards_is_defined(hypervisor: Hyperv
     for disk in spec.disks:
         await hypervisor.create_disk(VM, disk)
 
-    await hypervisor.define(assignment_of(spec=spec))
+    await hypervisor.move([Define(assignment_of(spec=spec))])
 
     assert await state(hypervisor) == "stopped"
 
@@ -333,7 +364,7 @@ async def test_the_test_drivers_own_domain_is_foreign_and_safe(tmp_path: Path) -
         assert (foreign.name, foreign.state, foreign.cpus) == ("somebody-elses", "running", 2)
 
         with pytest.raises(HypervisorFailure, match="not Vireo's"):
-            await hypervisor.destroy(foreign.uuid)
+            await hypervisor.move([Destroy(foreign.uuid)])
 
         assert (await hypervisor.survey()).foreign == (foreign,)
 

@@ -17,6 +17,7 @@ from services.hostagent import libvirt_pci
 from services.hostagent.disks import Disks
 from services.hostagent.hypervisor import Connected, HypervisorFailure
 from services.hostagent.libvirt_hypervisor import LibvirtHypervisor
+from services.hostagent.model import Define, Undefine
 from tests.fixtures.hostagent import TEST_NODE, VM, assignment_of, id_of, spec_of, write_image
 
 GPUS = Hardware(devices=(DeviceRequest(name="gpu"),))
@@ -84,11 +85,11 @@ async def make(hypervisor: LibvirtHypervisor, number: int = 1, **changes: Any) -
     assignment = assignment_of(vm=id_of(number), **changes)
     for disk in assignment.spec.disks:
         await hypervisor.create_disk(assignment.vm, disk)
-    await hypervisor.define(assignment)
+    await hypervisor.move([Define(assignment)])
 
 
 async def remove(hypervisor: LibvirtHypervisor, number: int) -> None:
-    await hypervisor.undefine(id_of(number))
+    await hypervisor.move([Undefine(id_of(number))])
     await hypervisor.remove_disks(id_of(number))
 
 

@@ -19,6 +19,23 @@ from services.hostagent.outbox import flush
 from tests.fixtures.cut_bus import CutBus
 from tests.fixtures.hostagent import VM, assignment_of, id_of
 
+VERSION_1 = """
+CREATE TABLE assignments (vm TEXT PRIMARY KEY, generation INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE records (vm TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE guests (vm TEXT PRIMARY KEY, changes INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE actions (operation TEXT PRIMARY KEY);
+CREATE TABLE facts (name TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    subject TEXT NOT NULL,
+    body BLOB NOT NULL,
+    sent INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX outbox_unsent ON outbox (number) WHERE sent = 0;
+PRAGMA user_version = 1;
+"""
+
 
 @pytest.fixture
 async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
@@ -54,7 +71,7 @@ async def test_what_is_handed_in_is_there_when_the_next_word_is(tmp_path: Path) 
     path, record = tmp_path / "journal.sqlite", Record(vm=VM, generation=1, known="running")
     first = Journal(path)
     await first.open()
-    first.hand_in(Record(vm=VM), [message(1)])
+    first.hand_in([message(1)])
     await first.say(record, [message(2)], generation=1)
     other = Journal(path)
     await other.open()
@@ -67,7 +84,7 @@ async def test_what_was_handed_in_and_cannot_be_written_stops_whoever_waits_next
     journal: Journal,
 ) -> None:
     unwritable = Outgoing(subject=object(), data=b"", message_id=id_of(1))  # type: ignore[arg-type]
-    journal.hand_in(Record(vm=VM), [unwritable])
+    journal.hand_in([unwritable])
     with pytest.raises(JournalBroken):
         await journal.say(Record(vm=VM), [message(2)], generation=1)
 
@@ -118,6 +135,53 @@ async def test_what_comes_at_once_is_committed_together_and_kept_in_order(
     waiting = await journal.waiting(1000)
 
     assert [one.message for one in waiting] == [message(number) for number in range(300)]
+
+
+async def test_what_is_handed_in_is_soon_in_the_outbox_though_nobody_waits_for_it(
+    journal: Journal,
+) -> None:
+    async with asyncio.timeout(10):
+        await journal.unsent.wait()
+        journal.unsent.clear()
+        journal.hand_in([message(1)])
+        await journal.unsent.wait()
+
+    assert [one.message for one in await journal.waiting(10)] == [message(1)]
+
+
+async def test_a_change_that_fails_leaves_those_that_came_with_it_untouched(
+    journal: Journal,
+) -> None:
+    unwritable = Outgoing(subject=object(), data=b"", message_id=id_of(1))  # type: ignore[arg-type]
+
+    answers = await asyncio.gather(
+        journal.post([message(1)]),
+        journal.post([unwritable]),
+        journal.post([message(2)]),
+        return_exceptions=True,
+    )
+
+    assert [type(one) for one in answers] == [type(None), JournalBroken, type(None)]
+    assert [one.message for one in await journal.waiting(10)] == [message(1), message(2)]
+
+
+async def test_a_journal_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(VERSION_1)
+    for number, sent in ((1, 1), (2, 1), (3, 0)):
+        row = (number, id_of(number), message(number).subject, b"%d" % number, sent)
+        db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", row)
+    db.commit()
+    db.close()
+
+    journal = Journal(path)
+    await journal.open()
+    await journal.post([message(2), message(4)])
+    waiting = await journal.waiting(10)
+    await journal.close()
+
+    assert [one.message for one in waiting] == [message(3), message(4)]
 
 
 async def test_a_journal_of_another_version_is_not_touched(tmp_path: Path) -> None:
