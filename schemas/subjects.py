@@ -306,6 +306,11 @@ def host_config_key(host: str) -> str:
     return f"host.config.{_name(host)}"
 
 
+def term_key(site: str) -> str:
+    """FLEET key of the term of the scheduler that places the site's VMs now."""
+    return f"term.{_name(site)}"
+
+
 def definition_key(kind: str, name: str) -> str:
     """CONFIG key of a policy, template or project; `*` as name means: of every one (a pattern)."""
     return f"{_name(kind)}.{name if name == '*' else _name(name)}"

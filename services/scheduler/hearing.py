@@ -11,8 +11,9 @@ import asyncio
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
-from chassis.bus import BusError, CaughtUp, Incoming, Start
+from chassis.bus import BusError, CaughtUp, Conflict, Expect, Incoming, Start
 from chassis.kv import entry, stream_of, subject_of
 from chassis.service import Rig
 from schemas import subjects
@@ -180,12 +181,18 @@ class Hearing:
             await self._tell(HostReturned(host=name))
 
     async def _tell(self, said: HostSilent | HostReturned) -> None:
-        """Told again at the next tick if the bus does not take it."""
+        """Told again at the next tick if the bus does not take it; once, however many schedulers watch."""
+        gone = isinstance(said, HostSilent)
         try:
-            await self._ledger.say([silent(said, self._ledger.voice, id=self._rig.ids.new())])
+            told = await self._told_last(type(said), said.host)
+            if told <= await self._told_last(HostReturned if gone else HostSilent, said.host):
+                message = silent(said, self._ledger.voice, id=self._rig.ids.new())
+                expect = Expect(sequence=told, over=message.subject)
+                await self._ledger.say([replace(message, expect=expect)])
+        except Conflict:
+            log.debug("silence_told_by_another", host=said.host)
         except BusError as error:
             log.warning("silence_not_told", host=said.host, why=str(error))
             return
-        gone = isinstance(said, HostSilent)
         (self._silent.add if gone else self._silent.discard)(said.host)
         log.warning("host_silent" if gone else "host_returned", host=said.host)

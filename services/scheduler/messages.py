@@ -63,14 +63,15 @@ def origin_of(command: Envelope[object]) -> Origin:
 # writes
 
 
-def first_write(assignment: VmAssignment) -> Outgoing:
-    """Holds only if no host was ever given this VM."""
-    anywhere = subjects.vm_key(vm=assignment.vm, host="*")
+def first_write(assignment: VmAssignment, *, term: Expect) -> Outgoing:
+    """Holds only while the term stands in which it was decided (`term.py`): then the table knew every
+    VM that was ever placed. The id makes a second placement of the VM a duplicate besides."""
     return put(
         subjects.KV_FLEET,
         subjects.vm_key(vm=assignment.vm, host=assignment.host),
         encode(assignment),
-        expect=Expect(sequence=0, over=subject_of(subjects.KV_FLEET, anywhere)),
+        expect=term,
+        message_id=f"first.{assignment.vm}",
     )
 
 

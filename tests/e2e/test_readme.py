@@ -330,6 +330,8 @@ async def consumer(connection: Nats, words: list[str]) -> Any:
     if words[0] == "ls":
         found = (await api(connection, f"CONSUMER.LIST.{words[1]}"))["consumers"]
         return {each["name"] for each in found}
+    if words[0] == "unpin":
+        return await api(connection, f"CONSUMER.UNPIN.{words[1]}.{words[2]}", {"group": words[3]})
     return (await api(connection, f"CONSUMER.INFO.{words[1]}.{words[2]}"))["config"]["description"]
 
 
@@ -414,7 +416,7 @@ async def test_what_natscli_is_told_to_ask_is_answered(document: Path, terminal:
 
 
 async def check_nats(connection: Nats, words: list[str]) -> None:
-    words = [word for word in words[1:] if word not in ("--raw", "--json", "--context", "vireo")]
+    words = [word for word in words[1:] if word not in ("--raw", "--json", "--force", "--context", "vireo")]
     if words[0] == "pub":
         assert words[1] == "vireo.cmd.default.vm.start"  # what `one_dead_letter` did
         return

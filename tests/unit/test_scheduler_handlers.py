@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from chassis.bus import Bus, Incoming, Outgoing, Unavailable
+from chassis.bus import Bus, CaughtUp, Incoming, Outgoing, Start, Unavailable
 from chassis.kv import entry, put, stream_of, subject_of
 from chassis.service import Consumer
 from schemas import subjects
@@ -168,15 +169,45 @@ async def test_of_those_decided_together_only_the_one_that_clashed_is_decided_ag
     assert [event.operation for event in refused] == [id_of(4)]
 
 
-async def test_two_schedulers_never_give_one_vm_to_two_hosts(world: World) -> None:
-    await with_host(world, "h1", "h2")
+@pytest.mark.parametrize("single_active", [True, False])
+async def test_two_schedulers_give_no_vm_to_two_hosts_and_no_host_too_much(
+    world: World, single_active: bool
+) -> None:
+    world.single_active = single_active
+    await with_host(world, "h1", "h2")  # with room for 8 each
     await world.start_warm()
     for number in range(1, 21):
         await world.send(create(number, f"vm{number}"))
+    await world.advance(5)  # they take the turn from each other, and try again
     await world.settle()
-    keys = list(await world.assignments())
-    assert len(keys) == 20
-    assert len({key.split(".")[1] for key in keys}) == 20
+    keys = [key.split(".") for key in await world.assignments()]
+    assert len({vm for _, vm, _ in keys}) == 16
+    assert Counter(host for _, _, host in keys) == {"h1": 8, "h2": 8}
+    refused = [event for event in await world.events() if isinstance(event.data, OperationFailed)]
+    assert len(refused) == 4
+
+
+async def test_two_schedulers_tell_that_a_host_is_silent_or_back_once(world: World) -> None:
+    await with_host(world, "h1", "h2")
+    await world.start_warm()
+    world.renewing.remove("h2")
+    await world.advance(40)
+    world.renewing.add("h2")
+    await world.advance(20)
+    assert await world.said() == ["host.silent host/h2", "host.returned host/h2"]
+
+
+async def test_a_scheduler_whose_term_is_over_places_nothing_on_what_it_knew(
+    world: World,
+) -> None:
+    await with_host(world, "h1", memory_mib=512 + 512)
+    async with listening(world) as one, listening(world) as other:
+        await asyncio.gather(*(one(create(1, "a")), other(create(2, "b"))))
+    assert len(await world.assignments()) == 1
+    assert sorted(said.split()[0] for said in await world.said()) == [
+        "operation.failed",
+        "vm.scheduled",
+    ]
 
 
 Handle = Callable[..., Awaitable[None]]
@@ -187,9 +218,11 @@ async def test_two_schedulers_that_decide_on_one_command_write_once(world: World
     await world.kill()
     slow = [CutBus(world.bus, publishes=99) for _ in range(2)]
     async with listening(world, slow[0]) as one, listening(world, slow[1]) as other:
-        before = await world.bus.last_sequence(FLEET)
         await asyncio.gather(one(create(1)), other(create(1)))
-        assert await world.bus.last_sequence(FLEET) == before + 1
+        key = subject_of(subjects.KV_FLEET, subjects.vm_key(vm=VM, host="*"))
+        async with world.bus.follow(FLEET, [key], start=Start(at="all")) as written:
+            assert isinstance(await anext(written), Incoming)
+            assert isinstance(await anext(written), CaughtUp)
     assert await world.said() == [f"vm.scheduled vm/{VM}"]
 
 
@@ -254,7 +287,7 @@ async def test_a_create_that_comes_again_does_not_revive_a_deleted_vm(world: Wor
 
 async def test_what_could_not_be_told_is_told_before_what_comes_later(world: World) -> None:
     await with_host(world, "h1")
-    bus = CutBus(world.bus, publishes=1, refuses=True)
+    bus = CutBus(world.bus, publishes=2, refuses=True)  # the term, the assignment
     async with listening(world, bus) as handle:
         with pytest.raises(Unavailable):
             await handle(create(1))
@@ -271,7 +304,7 @@ async def test_a_place_is_given_back_when_its_write_fails(world: World) -> None:
     await with_host(world, "h1", memory_mib=512 + 512)
     bus = CutBus(world.bus, publishes=9, refuses=True)
     async with listening(world, bus) as handle:
-        bus.mend(publishes=0)
+        bus.mend(publishes=1)  # the term
         with pytest.raises(Unavailable):
             await handle(create(1, "a"))
         bus.mend(publishes=9)
@@ -353,7 +386,7 @@ async def test_a_story_without_mishap(world: World) -> None:
     assert sorted(await world.said()) == EXPECTED
 
 
-@pytest.mark.parametrize("publishes", range(1, 19))
+@pytest.mark.parametrize("publishes", range(1, 20))
 async def test_killed_after_any_publish_it_ends_the_same(world: World, publishes: int) -> None:
     await with_host(world, "h1")
     await world.kill()
@@ -376,7 +409,7 @@ async def test_an_event_left_untold_is_told_at_the_start_though_its_command_does
 ) -> None:
     await with_host(world, "h1")
     await world.kill()
-    bus = CutBus(world.bus, publishes=1)
+    bus = CutBus(world.bus, publishes=2)  # the term, the assignment
     await world.start(bus)
     await world.send(create(1))
     await bus.cut.wait()

@@ -115,6 +115,7 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "vireo.svc.>",
             f"$KV.{subjects.KV_FLEET}.>",
             f"$JS.API.STREAM.PURGE.{_stream(subjects.KV_FLEET)}",
+            *(f"$JS.API.CONSUMER.UNPIN.{s}.>" for s in (subjects.COMMANDS, subjects.EVENTS)),
         ),
         (subjects.ALL_TELEMETRY,),
     ),
