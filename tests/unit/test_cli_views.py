@@ -104,7 +104,7 @@ def test_the_page_of_an_operation() -> None:
           HOST  SCORE  CPU   MEMORY
           h1    0.750  0.50  0.25
 
-        Excluded
+        Why not there
           HOST  RULE    DETAIL
           h2    memory  64 MiB free, 128 MiB needed
     """)
@@ -125,7 +125,7 @@ def test_the_page_of_a_vm_says_what_is_known_and_dashes_what_is_not() -> None:
         "Disks",
         "Network",
         "Why this host",
-        "Excluded",
+        "Why not there",
         "Last operation",
     ]
 

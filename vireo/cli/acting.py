@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from msgspec import Struct
 
 from vireo.cli import session
 from vireo.cli.options import parsed
-from vireo.cli.printing import Output, note, show_data, show_lines
+from vireo.cli.printing import Output, note, show_data, show_lines, show_page
 from vireo.cli.quantities import seconds
 
 if TYPE_CHECKING:
+    from schemas.forecasts import Forecast
     from schemas.resources import Operation
     from vireo.client import Client
     from vireo.operations import PendingOperation
 
-Begin = Callable[["Client"], Awaitable["PendingOperation"]]
+Begin = Callable[[Any], Awaitable["PendingOperation | Forecast"]]
+"""From a client, or its dry run, which has the same calls, to what comes of the call."""
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
@@ -29,18 +31,27 @@ class Waiting(Struct, frozen=True, kw_only=True):
     timeout_s: float
     quiet: bool
     output: Output
+    dry_run: bool = False
 
 
-def waiting(*, wait: bool, timeout: str, quiet: bool, output: Output) -> Waiting:
+def waiting(
+    *, wait: bool, timeout: str, quiet: bool, output: Output, dry_run: bool = False
+) -> Waiting:
     timeout_s = parsed("--timeout", seconds, timeout)
-    return Waiting(wait=wait, timeout_s=timeout_s, quiet=quiet, output=output)
+    return Waiting(wait=wait, timeout_s=timeout_s, quiet=quiet, output=output, dry_run=dry_run)
 
 
 def act(context: typer.Context, begin: Begin, how: Waiting, *, name: str) -> None:
-    """Run one operation on `name` and report it: its end, or that it was accepted."""
+    """Run one operation on `name` and report it: its end, or that it was accepted; or, without doing
+    anything, what would come of it."""
 
     async def body(client: Client) -> None:
-        pending = await begin(client)
+        from vireo.operations import PendingOperation
+
+        pending = await begin(client.dry_run if how.dry_run else client)
+        if not isinstance(pending, PendingOperation):
+            foretell(pending, how.output, name=name)
+            return
         operation = await finish(pending, how) if how.wait else pending.latest
         report(operation, how.output, name=name)
 
@@ -58,6 +69,19 @@ async def finish(pending: PendingOperation, how: Waiting) -> Operation:
         raise
 
 
+def foretell(forecast: Forecast, output: Output, *, name: str) -> None:
+    """Show what would come of it. What would be refused ends as the refusal itself would."""
+    from vireo.cli.exits import code_of_failure
+    from vireo.cli.forecast_view import forecast_page
+
+    if output.is_data:
+        show_data(forecast, output)
+    else:
+        show_page(forecast_page(forecast, name=name))
+    if forecast.problem is not None:
+        raise typer.Exit(code_of_failure(forecast.problem))
+
+
 def report(operation: Operation, output: Output, *, name: str) -> None:
     if output.is_data:
         show_data(operation, output)
@@ -72,4 +96,6 @@ def result_line(operation: Operation, name: str) -> str:
     if operation.phase != "succeeded":
         return f"{operation.command} {name}: {operation.phase} (operation {operation.id})"
     where = f" on {operation.host}" if operation.host else ""
-    return f"{operation.command} {name}: succeeded{where} in {took(operation)}"
+    # Whether it shut down or was cut off is worth a word.
+    how = f": {operation.detail}" if operation.command == "vm.stop" and operation.detail else ""
+    return f"{operation.command} {name}: succeeded{where} in {took(operation)}{how}"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vireo.cli import completion, context, event, host, init, operation, up, vm
+from vireo.cli import capacity, completion, context, event, host, init, operation, up, vm
 from vireo.cli.options import examples
 
 _UP = examples(
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("up", epilog=_UP)(up.up)
 app.add_typer(vm.app, name="vm")
 app.add_typer(host.app, name="host")
+app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(context.app, name="context")

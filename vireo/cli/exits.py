@@ -27,7 +27,7 @@ def code_of(error: VireoError) -> Exit:
     from vireo import errors
 
     if isinstance(error, errors.OperationFailed):
-        return _code_of_failure(error.problem)
+        return code_of_failure(error.problem)
     for kind, code in (
         (errors.Invalid, Exit.USAGE),
         (errors.Unauthenticated, Exit.AUTH),
@@ -85,7 +85,8 @@ def hint_of(error: VireoError, *, url: str) -> str:
     return ""
 
 
-def _code_of_failure(problem: Problem) -> Exit:
+def code_of_failure(problem: Problem) -> Exit:
+    """How a command ends whose operation failed, or would fail, with this."""
     return {
         "urn:vireo:problem:conflict": Exit.CONFLICT,
         "urn:vireo:problem:not-found": Exit.NOT_FOUND,

@@ -131,10 +131,11 @@ def set_(
     wait: options.Wait = True,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Set a host's maintenance, labels, taints and tuning; what isn't named stays as it is."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     change = HostChanges(
         labels=parsed("--label", labels, label or ()),
         unlabelled=tuple(remove_label or ()),

@@ -50,6 +50,9 @@ Wait = Annotated[
 Timeout = Annotated[
     str, typer.Option("--timeout", help="How long to wait: 30s, 5m.", metavar="DURATION")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Do nothing; show what would come of it, and why.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
 Vm = Annotated[
     str, typer.Argument(help="Name or id of the VM.", autocompletion=completion.vms, metavar="VM")

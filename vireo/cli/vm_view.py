@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from schemas.resources import Operation, Placement, Vm
+from schemas.resources import Excluded, Operation, Placement, PlacementRule, Vm
 from schemas.telemetry import GuestSample, VmReading
 from vireo.cli import words
 from vireo.cli.layout import Page, Section, Table
@@ -49,15 +49,26 @@ def placement_sections(placement: Placement) -> list[Section]:
     )
     facts = (
         ("chosen", placement.host),
-        ("policy", placement.policy),
+        ("policy", f"{placement.policy} {placement.policy_version or ''}".rstrip()),
         ("considered", f"{placement.considered} host{'' if placement.considered == 1 else 's'}"),
     )
     sections = [Section(title="Why this host", facts=facts, table=ranking)]
     if placement.excluded:
-        rows = tuple((out.host, out.rule, out.detail) for out in placement.excluded)
-        table = Table(columns=("host", "rule", "detail"), rows=rows)
-        sections.append(Section(title="Excluded", table=table))
+        title = "Why not there"
+        sections.append(excluded_section(placement.excluded_by, placement.excluded, title=title))
     return sections
+
+
+def excluded_section(
+    counts: Mapping[PlacementRule, int], excluded: Sequence[Excluded], *, title: str
+) -> Section:
+    """How many hosts each rule was the first to exclude, and some of them with the numbers."""
+    facts = tuple(
+        (rule, f"{count} host{'' if count == 1 else 's'}") for rule, count in counts.items()
+    )
+    rows = tuple((out.host, out.rule, out.detail) for out in excluded)
+    table = Table(columns=("host", "rule", "detail"), rows=rows) if rows else None
+    return Section(title=title, facts=facts, table=table)
 
 
 def _row(vm: Vm, now: datetime) -> tuple[str, ...]:
