@@ -124,7 +124,7 @@ class Excluded(Struct, frozen=True, kw_only=True, gc=False):
     detail: str
 
 
-class Scored(Struct, frozen=True, kw_only=True):
+class Scored(Struct, frozen=True, kw_only=True, gc=False):
     """A host that fitted, its score (higher is better) and the terms that make it up."""
 
     host: HostName

@@ -12,7 +12,7 @@ from schemas.resources import Excluded, Placement, PlacementRule, Scored, VmSpec
 from services.scheduler.choice import Choice, Chooser, best_rows
 from services.scheduler.compiled import CompiledPolicy, parts
 from services.scheduler.model import Ask
-from services.scheduler.reasons import in_words
+from services.scheduler.reasons import Teller, teller
 from services.scheduler.requests import Request
 from services.scheduler.rules import FITS, ORDER, UNSEEN, node_fits
 from services.scheduler.table import Table
@@ -36,7 +36,7 @@ def place(
     choice = chooser.choose(request, policy, chance=ask.chance, now=ask.now)
     counts = count_excluded(choice)
     if choice.best is None:
-        excluded = _excluded(table, request, choice, table.limits.reasons)
+        excluded = _excluded(table, request, choice, counts, table.limits.reasons)
         problem = _unplaceable(request.spec, counts, excluded)
         return NoHost(problem=problem, excluded=excluded, excluded_by=counts)
     return Placement(
@@ -45,7 +45,7 @@ def place(
         policy_version=policy.policy.version,
         considered=int((choice.verdicts != UNSEEN).sum()),
         ranking=_ranking(table, request, policy, choice, ask.chance),
-        excluded=_excluded(table, request, choice, table.limits.shown_reasons),
+        excluded=_excluded(table, request, choice, counts, table.limits.shown_reasons),
         excluded_by=counts,
         numa_node=best_node(table, request, choice.best),
     )
@@ -91,18 +91,26 @@ def _ranking(
     )
 
 
-def _excluded(table: Table, request: Request, choice: Choice, most: int) -> tuple[Excluded, ...]:
-    """At most so many, those that the last rule excluded first, then by name."""
+def _excluded(
+    table: Table, request: Request, choice: Choice, counts: dict[PlacementRule, int], most: int
+) -> tuple[Excluded, ...]:
+    """At most so many, those that the last rule excluded first, then by name. `counts` are by rule."""
+    if not counts:
+        return ()
     verdicts = choice.verdicts
-    rows = np.flatnonzero((verdicts != FITS) & (verdicts != UNSEEN))
-    shown = rows[np.argsort(-verdicts[rows], kind="stable")[:most]]
-    return tuple(_reason(table, request, choice, int(row)) for row in shown)
-
-
-def _reason(table: Table, request: Request, choice: Choice, row: int) -> Excluded:
-    rule = ORDER[int(choice.verdicts[row]) - 1]
-    detail = in_words(rule, table, request, row, choice.verdicts)
-    return Excluded(host=table.columns.names[row], rule=rule, detail=detail)
+    shown = np.flatnonzero((verdicts != FITS) & (verdicts != UNSEEN))
+    if len(counts) > 1:
+        shown = shown[np.argsort(-verdicts[shown], kind="stable")]
+    shown = shown[:most]
+    tellers: dict[PlacementRule, Teller] = {}
+    found = []
+    for row, code in zip(shown.tolist(), verdicts[shown].tolist(), strict=True):
+        rule = ORDER[code - 1]
+        tell = tellers.get(rule)
+        if tell is None:
+            tell = tellers[rule] = teller(rule, table, request, verdicts)
+        found.append(Excluded(host=table.columns.names[row], rule=rule, detail=tell(row)))
+    return tuple(found)
 
 
 def _unplaceable(

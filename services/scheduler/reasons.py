@@ -6,6 +6,7 @@ The rule is known from the columns; here its numbers are read once more for thos
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +19,22 @@ from services.scheduler.rules import skew_above, storage_gib, tolerated
 from services.scheduler.selectors import Selector, holds
 from services.scheduler.table import Table
 
+Teller = Callable[[int], str]
 Words = Callable[[Table, Request, int, NDArray[np.int8]], str]
 
 NEVER_HEARD = "its lease was not heard since the scheduler began to listen"
+CACHED_WORDS = 1024
+"""Selectors whose words are kept: they are said again for every host that is shown."""
 OPERATORS = {"greater": ">", "less": "<"}
 
 
-def in_words(
-    rule: PlacementRule, table: Table, request: Request, row: int, verdicts: NDArray[np.int8]
-) -> str:
-    """Why this rule excludes the host of this row."""
-    return WORDS[rule](table, request, row, verdicts)
+def teller(
+    rule: PlacementRule, table: Table, request: Request, verdicts: NDArray[np.int8]
+) -> Teller:
+    """What says why this rule excludes the host of a row."""
+    if rule == "anti_affinity":
+        return _apart(table, request)
+    return lambda row: WORDS[rule](table, request, row, verdicts)
 
 
 def lease_words(age_s: float, lease_s: float) -> str:
@@ -87,6 +93,7 @@ def expression_words(one: LabelExpression) -> str:
     return f"{one.key} {OPERATORS[one.operator]} {one.values[0]}"
 
 
+@lru_cache(maxsize=CACHED_WORDS)
 def selector_words(chosen: Selector) -> str:
     parts = [f"{key}={value}" for key, value in chosen.pairs]
     parts += [expression_words(one) for one in chosen.expressions]
@@ -181,14 +188,39 @@ def _affinity(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> 
 
 
 def _anti_affinity(table: Table, request: Request, row: int, _: NDArray[np.int8]) -> str:
-    for chosen, said in request.away:
-        if said.required and _is_near(table, table.groups.counts(chosen), said.topology, row):
-            return f"a VM with {selector_words(chosen)} is {_place(table, said.topology, row)}"
-    for term, holders in table.groups.keeping_away(request.spec.labels):
-        if _is_near(table, holders, term.topology, row):
-            words = selector_words(term.chosen)
-            return f"a VM {_place(table, term.topology, row)} keeps VMs with {words} away"
-    return "a VM that keeps it away is there"
+    return _apart(table, request)(row)
+
+
+def _apart(table: Table, request: Request) -> Teller:
+    """Whom the VM shuns first, then who shuns it. What is asked of every row is looked up once."""
+    shunned = [
+        (table.groups.counts(chosen), said.topology, selector_words(chosen))
+        for chosen, said in request.away
+        if said.required
+    ]
+    shunning = [
+        (holders, term.topology, selector_words(term.chosen))
+        for term, holders in table.groups.keeping_away(request.spec.labels)
+    ]
+
+    if all(topology is None for _, topology, _ in (*shunned, *shunning)):
+        told: dict[int, str] = {}
+        for counts, _, words in reversed(shunning):
+            told |= dict.fromkeys(counts.rows.tolist(), f"a VM on it keeps VMs with {words} away")
+        for counts, _, words in reversed(shunned):
+            told |= dict.fromkeys(counts.rows.tolist(), f"a VM with {words} is on it")
+        return told.__getitem__
+
+    def tell(row: int) -> str:
+        for counts, topology, words in shunned:
+            if _is_near(table, counts, topology, row):
+                return f"a VM with {words} is {_place(table, topology, row)}"
+        for counts, topology, words in shunning:
+            if _is_near(table, counts, topology, row):
+                return f"a VM {_place(table, topology, row)} keeps VMs with {words} away"
+        return "a VM that keeps it away is there"
+
+    return tell
 
 
 def _is_near(table: Table, counts: RowCounts, topology: str | None, row: int) -> bool:
