@@ -5,6 +5,7 @@ A request says what differs from its template and its project; what nobody says 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -48,6 +49,12 @@ class VmRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: Name | None = None
     """The policy to be placed by: this one, else the template's, the project's, the site's."""
     power: PowerState | None = None
+
+    @staticmethod
+    def lacking(said: Mapping[str, Any]) -> Iterator[str]:
+        """Fields that are needed because of what is said, and of what is not."""
+        if said.get("template") is None and said.get("disks") is None:
+            yield "disks"
 
 
 PLAIN = ("cpus", "memory_mib", "disks", "nics", "project", "policy", "power")
@@ -100,7 +107,8 @@ def _over(kind: type[Any], values: list[Any]) -> Any:
 def _errors(said: dict[str, Any]) -> list[FieldError]:
     errors = []
     if "disks" not in said:
-        errors.append(FieldError(field="/disks", detail="required, as no template gives any"))
+        detail = "required, as its template has none" if "template" in said else "required"
+        errors.append(FieldError(field="/disks", detail=detail))
     for field in ("labels", "metadata"):
         if len(said[field]) > MOST_PAIRS:
             detail = f"with the template's and project's there are more than {MOST_PAIRS}"

@@ -7,18 +7,31 @@ compares them, and documents take their examples from here.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
-from schemas import actions, assignments, commands, events, forecasts, resources, rules, telemetry
-from schemas.definitions import Project, Quota, Template
+from schemas import (
+    actions,
+    assignments,
+    commands,
+    events,
+    forecasts,
+    resources,
+    rules,
+    telemetry,
+)
+from schemas.definitions import Definition, DefinitionKind, Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
 from schemas.policies import Policy
 from schemas.problems import FieldError, Problem
+from schemas.requests import VmRequest
 from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
 from schemas.wire import wrap
+
+D = TypeVar("D", Policy, Template, Project)
 
 SITE = "main"
 HOST = "h1"
@@ -37,6 +50,15 @@ SPEC = resources.VmSpec(
     labels={"tier": "web"},
     metadata={"owner": "shop"},
     on=rules.HostRules(labels={"rack": "a"}),
+)
+
+REQUEST = VmRequest(
+    name="web-2",
+    template="web",
+    memory_mib=2048,
+    disks=(resources.DiskSpec(image="debian-12", size_gib=20),),
+    project="shop",
+    policy="quiet",
 )
 
 PLACEMENT = resources.Placement(
@@ -74,6 +96,21 @@ PROJECT = Project(
     policy="quiet",
     quota=Quota(vms=20, cpus=64),
 )
+
+
+def kept(definition: D) -> Definition[D]:
+    """A definition as the inventory shows it."""
+    kind = msgspec.convert(type(definition).__name__.lower(), DefinitionKind)
+    return Definition(
+        kind=kind,
+        name=definition.name,
+        version=definition.version,
+        definition=definition,
+        actor=ACTOR,
+        operation=OPERATION,
+        at=AT,
+    )
+
 
 GUEST = resources.GuestFacts(
     hostname="web-1",
@@ -274,6 +311,7 @@ OPERATION_SAMPLE = resources.Operation(
     command="vm.create",
     kind="vm",
     target=VM,
+    name=SPEC.name,
     phase="running",
     actor=ACTOR,
     created_at=AT,

@@ -19,7 +19,8 @@ from services.gateway.asked import context_of, read
 from services.gateway.desk import Desk
 from services.gateway.edge import Edge
 from services.gateway.model import Refusal
-from services.gateway.routes import ROUTES, Route
+from services.gateway.route import Route
+from services.gateway.routes import ROUTES
 
 log = structlog.get_logger()
 
@@ -41,7 +42,9 @@ def make_app(desk: Desk) -> Edge:
 
 def _served(desk: Desk, route: Route[Any, Any]) -> HTTPRouteHandler:
     async def handle(request: Request[Any, Any, Any]) -> ASGIApp:
-        asked = await read(request, query=route.query, body=route.body, check=route.check)
+        asked = await read(
+            request, query=route.query, body=route.body, check=route.check, yaml=route.yaml
+        )
         answer = await route.handler(desk, asked)
         return rendered(answer) if isinstance(answer, Answer) else answer
 

@@ -18,7 +18,7 @@ from schemas.problems import FieldError, invalid_request, not_found
 from services.gateway import decide
 from services.gateway.answers import of_status, refuse
 from services.gateway.model import Caller
-from services.gateway.validation import Invalid, read_body, read_query
+from services.gateway.validation import Invalid, read_body, read_query, read_yaml
 
 Q = TypeVar("Q", bound=Struct)
 B = TypeVar("B", bound=Struct)
@@ -60,16 +60,18 @@ async def read(
     query: type[Q],
     body: type[B],
     check: Callable[[B], Iterable[FieldError]] | None,
+    yaml: bool = False,
 ) -> Asked[Q, B]:
-    """Read a request. Raises Refused with every bad field of query, headers and body."""
+    """Read a request, whose body may be YAML if `yaml` says so. Raises Refused with every bad field of
+    query, headers and body."""
     context = context_of(request.scope)
     raw = await request.body()
-    _require_json(request.headers.get("content-type"), raw)
+    is_yaml = _is_yaml(request.headers.get("content-type"), raw, taken=yaml)
     pairs = parse_qsl(
         request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace"
     )
     found_query = read_query(pairs, query)
-    found_body = read_body(raw, body)
+    found_body = read_yaml(raw, body) if is_yaml else read_body(raw, body)
     key = request.headers.get("idempotency-key")
     errors = tuple(_errors(found_query, found_body, key, check))
     if errors or isinstance(found_query, Invalid) or isinstance(found_body, Invalid):
@@ -113,11 +115,17 @@ def _errors(
         yield from check(body)
 
 
-def _require_json(content_type: str | None, raw: bytes) -> None:
-    """A body of another kind is refused by name, before it is taken for broken JSON."""
+YAML = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+
+
+def _is_yaml(content_type: str | None, raw: bytes, *, taken: bool) -> bool:
+    """A body of a kind that is not taken is refused by name, before it is taken for broken JSON."""
     if not raw or content_type is None:
-        return
+        return False
     kind = content_type.partition(";")[0].strip().lower()
+    if taken and kind in YAML:
+        return True
     if kind != "application/json" and not kind.endswith("+json"):
-        detail = f"The body must be application/json; it says {kind[:100]!r}."
-        raise refuse(of_status(415, detail))
+        wanted = "application/json or application/yaml" if taken else "application/json"
+        raise refuse(of_status(415, f"The body must be {wanted}; it says {kind[:100]!r}."))
+    return False

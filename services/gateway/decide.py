@@ -17,10 +17,12 @@ import msgspec
 from msgspec import Struct, structs
 
 from schemas import commands, subjects
+from schemas.definitions import Template
 from schemas.events import OperationAccepted
 from schemas.ids import derived_id, is_uuid7, time_of
 from schemas.problems import FieldError, Problem, unavailable
 from schemas.queries import GetOperation
+from schemas.requests import VmRequest, spec_of
 from schemas.resources import ENDED, HostTuning, Operation, OperationKind, OperationPhase, VmSpec
 from schemas.wire import wrap
 from services.gateway.model import (
@@ -101,16 +103,31 @@ def request_id(given: str | None, fresh: str) -> str:
 
 def spec_errors(spec: VmSpec) -> Iterator[FieldError]:
     """What is wrong with a spec whose fields are good one by one."""
-    for index, disk in enumerate(spec.disks):
-        if disk.image is None and disk.size_gib == 0:
-            detail = "a disk without an image is blank and needs a size of at least 1 GiB"
-            yield FieldError(field=f"/disks/{index}/size_gib", detail=detail)
-    yield from _twice([disk.name for disk in spec.disks], "/disks/{}/name")
-    yield from _twice([nic.mac for nic in spec.nics], "/nics/{}/mac")
+    yield from part_errors(spec)
     page_kib = spec.hardware.huge_page_kib
     if page_kib is not None and spec.memory_mib * 1024 % page_kib:
         detail = f"must be a multiple of the huge pages' {page_kib // 1024} MiB"
         yield FieldError(field="/memory_mib", detail=detail)
+
+
+def request_errors(request: VmRequest) -> Iterator[FieldError]:
+    """What can be said against a request before its template is known."""
+    if request.template is not None:
+        yield from part_errors(request)
+        return
+    spec = spec_of(request, None, None)
+    yield from spec if isinstance(spec, tuple) else spec_errors(spec)
+
+
+def part_errors(part: VmSpec | VmRequest | Template) -> Iterator[FieldError]:
+    """What is wrong with disks and cards beside one another."""
+    disks, nics = part.disks or (), part.nics or ()
+    for index, disk in enumerate(disks):
+        if disk.image is None and disk.size_gib == 0:
+            detail = "a disk without an image is blank and needs a size of at least 1 GiB"
+            yield FieldError(field=f"/disks/{index}/size_gib", detail=detail)
+    yield from _twice([disk.name for disk in disks], "/disks/{}/name")
+    yield from _twice([nic.mac for nic in nics], "/nics/{}/mac")
 
 
 def change_errors(change: HostChange) -> Iterator[FieldError]:
@@ -137,7 +154,7 @@ def capacity_errors(asked: CapacityRequest) -> Iterator[FieldError]:
     if asked.spec is None and asked.by is not None:
         yield FieldError(field="/by", detail="copies are counted by label: it needs a spec")
     if asked.spec is not None:
-        for error in spec_errors(asked.spec):
+        for error in request_errors(asked.spec):
             yield FieldError(field=f"/spec{error.field}", detail=error.detail)
     for index, more in enumerate(asked.add):
         sizes = [more.cpus, more.memory_mib, more.disk_gib]

@@ -24,6 +24,7 @@ from services.gateway.asked import Asked, name_in_path
 from services.gateway.desk import Desk
 from services.gateway.idempotency import Target
 from services.gateway.model import Caller, CapacityRequest, Nothing, ReviewQuery
+from services.gateway.naming import whole_spec
 
 SCHEDULER = "scheduler"
 
@@ -57,7 +58,8 @@ async def review_placement(desk: Desk, asked: Asked[ReviewQuery, Nothing]) -> An
 async def count_capacity(desk: Desk, asked: Asked[Nothing, CapacityRequest]) -> Answer:
     """How many more would fit at this site."""
     wanted = asked.body
-    question = CountCapacity(spec=wanted.spec, by=wanted.by, without=wanted.without, add=wanted.add)
+    spec = await whole_spec(desk, wanted.spec, at="/spec") if wanted.spec is not None else None
+    question = CountCapacity(spec=spec, by=wanted.by, without=wanted.without, add=wanted.add)
     timeout_s = desk.settings.capacity_timeout_s
     asked.extend(timeout_s)
     endpoint = subjects.of_site("capacity", site=desk.rig.site)

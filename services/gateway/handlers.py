@@ -22,6 +22,7 @@ from schemas.queries import (
     ListOperations,
     ListVms,
 )
+from schemas.requests import VmRequest
 from schemas.resources import VmSpec
 from services.gateway import decide, waiting
 from services.gateway.answers import Answer, Refused, refuse
@@ -39,6 +40,7 @@ from services.gateway.model import (
     StopRequest,
     WishQuery,
 )
+from services.gateway.naming import whole_spec
 from services.gateway.orders import obey
 
 PAGE_ITEMS = 50
@@ -47,11 +49,19 @@ PAGE_ITEMS = 50
 # wishes about VMs
 
 
-async def create_vm(desk: Desk, asked: Asked[WishQuery, VmSpec]) -> Answer:
+async def create_vm(desk: Desk, asked: Asked[WishQuery, VmRequest]) -> Answer:
+    spec: list[VmSpec] = []
+
+    async def prepare() -> None:
+        spec.append(await whole_spec(desk, asked.body))
+
     async def target(command: str) -> str:
         return decide.vm_of(command)
 
-    return await obey(desk, asked, target, lambda vm: commands.CreateVm(vm=vm, spec=asked.body))
+    def make(vm: str) -> commands.CreateVm:
+        return commands.CreateVm(vm=vm, spec=spec[-1])
+
+    return await obey(desk, asked, target, make, prepare=prepare)
 
 
 async def start_vm(desk: Desk, asked: Asked[WishQuery, Nothing]) -> Answer:
@@ -114,7 +124,7 @@ async def configure_host(desk: Desk, asked: Asked[WishQuery, HostChange]) -> Ans
 
 
 async def list_vms(desk: Desk, asked: Asked[ListVms, Nothing]) -> Answer:
-    _require_page(desk, asked.query.limit)
+    require_page(desk, asked.query.limit)
     return Answer(body=await desk.ask("inventory", "vm.list", asked.query))
 
 
@@ -129,7 +139,7 @@ async def get_vm_reading(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
 
 
 async def list_hosts(desk: Desk, asked: Asked[ListHosts, Nothing]) -> Answer:
-    _require_page(desk, asked.query.limit)
+    require_page(desk, asked.query.limit)
     return Answer(body=await desk.ask("inventory", "host.list", asked.query))
 
 
@@ -144,7 +154,7 @@ async def get_host_reading(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer
 
 
 async def list_operations(desk: Desk, asked: Asked[ListOperations, Nothing]) -> Answer:
-    _require_page(desk, asked.query.limit)
+    require_page(desk, asked.query.limit)
     return Answer(body=await desk.ask("inventory", "operation.list", asked.query))
 
 
@@ -179,7 +189,7 @@ async def list_events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer:
             invalid_request(*(FieldError(field=f"query/{name}", detail=detail) for name in given))
         )
     limit = PAGE_ITEMS if query.limit is None else query.limit
-    _require_page(desk, limit)
+    require_page(desk, limit)
     question = ListEvents(
         limit=limit,
         after=query.after,
@@ -241,7 +251,7 @@ def _vm(desk: Desk, path: Mapping[str, str]) -> Target:
     return target
 
 
-def _require_page(desk: Desk, limit: int) -> None:
+def require_page(desk: Desk, limit: int) -> None:
     most = desk.settings.limits.page_items
     if limit > most:
         error = FieldError(field="query/limit", detail=f"expected int <= {most}")

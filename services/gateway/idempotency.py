@@ -36,9 +36,18 @@ class Claimed(Struct, frozen=True, kw_only=True):
     revision: int = 0
 
 
-async def claim(desk: Desk, wish: Wish, target: Target) -> Claimed | Replay:
+Prepare = Callable[[], Awaitable[None]]
+"""What is to be found out before a request that was not answered before; may refuse it."""
+
+
+async def nothing_to_prepare() -> None:
+    return
+
+
+async def claim(desk: Desk, wish: Wish, target: Target, prepare: Prepare) -> Claimed | Replay:
     """Claim the wish's key, or find its answer. Raises Refused, BusError."""
     if wish.key is None:
+        await prepare()
         command = desk.rig.ids.new()
         return Claimed(command=command, target=await target(command))
     key = decide.record_key(wish.caller.token, wish.key)
@@ -49,6 +58,7 @@ async def claim(desk: Desk, wish: Wish, target: Target) -> Claimed | Replay:
                 raise Refused(decision)
             case Replay():
                 return decision
+        await prepare()
         claimed = await _take(desk, key, wish, decision, target)
         if claimed is not None:
             return claimed

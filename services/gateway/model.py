@@ -17,7 +17,8 @@ from schemas.forecasts import MOST_HOSTS, MoreHosts
 from schemas.ids import HostName, LabelKey, Labels, MessageId, Name, OperationId, SiteName, VmId
 from schemas.problems import Problem
 from schemas.queries import Cursor, PageSize
-from schemas.resources import HostTuning, Operation, StopMode, VmSpec
+from schemas.requests import VmRequest
+from schemas.resources import HostTuning, Operation, StopMode
 from schemas.rules import Taint
 
 TOKEN_PREFIX = "vireo_"  # noqa: S105  what a token starts with, not one
@@ -80,6 +81,20 @@ class WishQuery(Struct, frozen=True, kw_only=True):
     """Do nothing: answer what would come of it, a `Forecast`."""
 
 
+class PageQuery(Struct, frozen=True, kw_only=True):
+    """Query of a list that has no filters."""
+
+    limit: PageSize = 50
+    after: Cursor | None = None
+
+
+class VersionQuery(Struct, frozen=True, kw_only=True):
+    """Query of `/v1/policies/{name}`, and of templates and projects."""
+
+    version: Annotated[int, Meta(ge=1)] | None = None
+    """This one, not the one that counts now."""
+
+
 class DeleteRequest(Struct, frozen=True, kw_only=True):
     """Query of `DELETE /v1/vms/{vm}`."""
 
@@ -110,7 +125,7 @@ class ReviewQuery(Struct, frozen=True, kw_only=True):
 class CapacityRequest(Struct, frozen=True, kw_only=True):
     """Body of `/v1/capacity`: how many more copies of a VM fit, and what if there were other hosts."""
 
-    spec: VmSpec | None = None
+    spec: VmRequest | None = None
     """Its name does not matter. Left out: only whether the VMs of hosts taken away fit elsewhere."""
     by: LabelKey | None = None
     """Count by the values of this label of hosts, too."""

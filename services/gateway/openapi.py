@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
 from schemas import samples
+from schemas.definitions import Definition, Project, Template
+from schemas.events import VmReassigned
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview
+from schemas.policies import Policy
 from schemas.problems import Problem
-from schemas.resources import Host, Operation, Vm, VmSpec
+from schemas.requests import VmRequest
+from schemas.resources import Host, Operation, Vm
 from schemas.telemetry import HostReading, VmReading
 from services.gateway.answers import JSON, PROBLEM_JSON, of_status
 from services.gateway.model import (
@@ -26,12 +30,13 @@ from services.gateway.model import (
     RebootRequest,
     StopRequest,
 )
-from services.gateway.routes import ROUTES, Route
+from services.gateway.route import Route
+from services.gateway.routes import ROUTES
 from services.gateway.validation import QUERY_NAMES
 
 VERSION = "1"
 _REF = "#/components/schemas/{name}"
-_EVENT = samples.enveloped(samples.MESSAGES[14])
+_EVENT = samples.enveloped(next(m for m in samples.MESSAGES if isinstance(m, VmReassigned)))
 
 _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     Vm: samples.VM_SAMPLE,
@@ -41,10 +46,16 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     HostReading: samples.HOST_READING,
     PlacementReview: samples.REVIEW,
     Capacity: samples.CAPACITY,
+    Definition[Policy]: samples.kept(samples.POLICY),
+    Definition[Template]: samples.kept(samples.TEMPLATE),
+    Definition[Project]: samples.kept(samples.PROJECT),
     dict: _EVENT,
 }
 _BODY_EXAMPLES: dict[type[Any], Any] = {
-    VmSpec: samples.SPEC,
+    VmRequest: samples.REQUEST,
+    Policy: samples.POLICY,
+    Template: samples.TEMPLATE,
+    Project: samples.PROJECT,
     StopRequest: StopRequest(mode="graceful", grace_s=30),
     RebootRequest: RebootRequest(),
     HostChange: {
@@ -53,13 +64,14 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
         "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
     },
     CapacityRequest: CapacityRequest(
-        spec=samples.SPEC, by="rack", without=("h4",), add=(MoreHosts(count=3, like="h2"),)
+        spec=samples.REQUEST, by="rack", without=("h4",), add=(MoreHosts(count=3, like="h2"),)
     ),
 }
 _PATH_PARAMETERS = {
     "vm": ("Id or name of the VM", "web-1"),
     "host": ("Name of the host", samples.HOST),
     "operation": ("Id of the operation", samples.OPERATION),
+    "name": ("Its name", "quiet"),
 }
 _QUERY_EXAMPLES: dict[str, Any] = {
     "limit": 50,
@@ -76,11 +88,17 @@ _PROBLEMS: dict[int, str] = {
     404: "There is no such thing",
     409: "A request with this Idempotency-Key is being worked on",
     413: "The body is too large",
-    415: "The body is not JSON",
-    422: "The Idempotency-Key was used for another request",
+    415: "The body is of a kind that is not taken here",
+    422: "The Idempotency-Key was used for another request, or a name in the request is not known",
     429: "Too many requests wait, or too many streams are open; `Retry-After` says when to come again",
     503: "A part of the system is away; `Retry-After` says when to come again",
 }
+
+
+TAGS = (
+    *("vms", "hosts", "policies", "templates", "projects", "capacity"),
+    *("operations", "events", "health"),
+)
 
 
 def document_bytes() -> bytes:
@@ -102,9 +120,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "tags": [
-            {"name": tag} for tag in ("vms", "hosts", "capacity", "operations", "events", "health")
-        ],
+        "tags": [{"name": tag} for tag in TAGS],
         "paths": paths,
         "components": {
             "schemas": _schemas(),
@@ -135,10 +151,15 @@ def _operation(route: Route[Any, Any]) -> dict[str, Any]:
         found["description"] = route.description
     if route.body is not Nothing:
         found["requestBody"] = {
-            "required": route.body is VmSpec,
-            "content": _content(_ref(route.body), _BODY_EXAMPLES[route.body]),
+            "required": any(field.required for field in msgspec.structs.fields(route.body)),
+            "content": _body(route),
         }
     return found
+
+
+def _body(route: Route[Any, Any]) -> dict[str, Any]:
+    content = _content(_ref(route.body), _BODY_EXAMPLES[route.body])
+    return {**content, "application/yaml": content[JSON]} if route.yaml else content
 
 
 def _path_parameters(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
@@ -326,7 +347,7 @@ def _schemas() -> dict[str, Any]:
     types: set[type[Any]] = {Forecast}
     types |= {route.answer for route in ROUTES if route.answer is not dict}
     types |= {route.body for route in ROUTES if route.body is not Nothing} | {Problem}
-    ordered = sorted(types, key=lambda one: one.__name__)
+    ordered = sorted(types, key=_name)
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
     return {name: _described(schema) for name, schema in components.items()}
 
@@ -337,7 +358,13 @@ def _described(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ref(of: type[Any]) -> dict[str, Any]:
-    return {"$ref": _REF.format(name=of.__name__)}
+    return {"$ref": _REF.format(name=_name(of))}
+
+
+def _name(of: Any) -> str:
+    """As msgspec names it: `Definition_Policy_` for a Definition of a Policy."""
+    parts = [part.__name__ for part in get_args(of)]
+    return "_".join([of.__name__, *parts, ""]) if parts else of.__name__
 
 
 def _content(schema: dict[str, Any], example: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from services.gateway.answers import Answer, refuse
 from services.gateway.asked import Asked, B
 from services.gateway.desk import Desk
 from services.gateway.forecasts import dry_run
-from services.gateway.idempotency import Claimed, Target
+from services.gateway.idempotency import Claimed, Prepare, Target, nothing_to_prepare
 from services.gateway.model import Accepted, DeleteRequest, Identity, Replay, Wish, WishQuery
 
 log = structlog.get_logger()
@@ -39,18 +39,26 @@ EVENT_ATTEMPTS = 3
 """How often the event of a published command is tried: the command cannot be taken back."""
 
 
-async def obey(desk: Desk, asked: Asked[W, B], target: Target, make: Making) -> Answer:
+async def obey(
+    desk: Desk,
+    asked: Asked[W, B],
+    target: Target,
+    make: Making,
+    *,
+    prepare: Prepare = nothing_to_prepare,
+) -> Answer:
     """Turn a request into a command, and wait for its end if asked to; or only say what would come of
     it. Raises Refused; then nothing is half done that a repetition with the same key would not
     complete."""
     if asked.query.dry_run:
+        await prepare()
         return await dry_run(desk, asked.caller, target, make)
     wait_s = waiting.wait_s(desk, asked.query.wait)
     if not wait_s:
-        return await _obey(desk, asked, target, make)
+        return await _obey(desk, asked, target, make, prepare)
     asked.extend(wait_s)
     with desk.waits.one(desk.crowded("Too many requests wait for operations.")):
-        answer = await _obey(desk, asked, target, make)
+        answer = await _obey(desk, asked, target, make, prepare)
         return await _ended(desk, answer, wait_s)
 
 
@@ -63,10 +71,12 @@ async def _ended(desk: Desk, answer: Answer, wait_s: float) -> Answer:
     return msgspec.structs.replace(answer, status=200, body=body)
 
 
-async def _obey(desk: Desk, asked: Asked[W, B], target: Target, make: Making) -> Answer:
+async def _obey(
+    desk: Desk, asked: Asked[W, B], target: Target, make: Making, prepare: Prepare
+) -> Answer:
     desk.require_bus()
     wish = Wish(fingerprint=asked.fingerprint, caller=asked.caller, key=asked.key)
-    claimed = await _claim(desk, wish, target)
+    claimed = await _claim(desk, wish, target, prepare)
     if isinstance(claimed, Replay):
         return accepted(claimed.operation, claimed.answer, replayed=True)
     what = decide.accept(
@@ -83,9 +93,9 @@ async def _obey(desk: Desk, asked: Asked[W, B], target: Target, make: Making) ->
     return accepted(claimed.command, body, replayed=False)
 
 
-async def _claim(desk: Desk, wish: Wish, target: Target) -> Claimed | Replay:
+async def _claim(desk: Desk, wish: Wish, target: Target, prepare: Prepare) -> Claimed | Replay:
     try:
-        return await idempotency.claim(desk, wish, target)
+        return await idempotency.claim(desk, wish, target, prepare)
     except BusError as error:
         raise desk.away("The bus does not answer; no command was given.") from error
 

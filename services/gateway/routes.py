@@ -5,21 +5,15 @@ What belongs here: what there is. How it is answered stands in `handlers` and `s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Generic, Literal
-
-from litestar.types import ASGIApp
-from msgspec import Struct
+from typing import Any
 
 from schemas.forecasts import Capacity, PlacementReview
-from schemas.problems import FieldError
 from schemas.queries import ListHosts, ListOperations, ListVms
-from schemas.resources import Host, Operation, Vm, VmSpec
+from schemas.requests import VmRequest
+from schemas.resources import Host, Operation, Vm
 from schemas.telemetry import HostReading, VmReading
 from services.gateway import decide, forecasts, handlers, stream
-from services.gateway.answers import Answer
-from services.gateway.asked import Asked, B, Q
-from services.gateway.desk import Desk
+from services.gateway.definition_routes import DEFINITIONS
 from services.gateway.model import (
     CapacityRequest,
     DeleteRequest,
@@ -32,44 +26,7 @@ from services.gateway.model import (
     StopRequest,
     WishQuery,
 )
-
-Method = Literal["GET", "POST", "PATCH", "DELETE"]
-
-
-class Route(Struct, Generic[Q, B], frozen=True, kw_only=True):
-    """One route behind the token. `answer` is the resource it gives, or the one its page holds."""
-
-    method: Method
-    path: str
-    name: str
-    summary: str
-    handler: Callable[[Desk, Asked[Q, B]], Awaitable[Answer | ASGIApp]]
-    answer: type[Any]
-    query: type[Q]
-    body: type[B]
-    check: Callable[[B], Iterable[FieldError]] | None = None
-    page: bool = False
-    asks: bool = False
-    """A POST that only asks: nothing is changed by it."""
-    description: str = ""
-
-    @property
-    def tag(self) -> str:
-        return self.path.split("/")[2]
-
-    @property
-    def writes(self) -> bool:
-        return self.method != "GET" and not self.asks
-
-    @property
-    def status(self) -> int:
-        return 202 if self.writes else 200
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The names in the path."""
-        parts = self.path.split("/")
-        return tuple(part.strip("{}") for part in parts if part.startswith("{"))
+from services.gateway.route import Route
 
 
 def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Route[WishQuery, Any]:
@@ -95,8 +52,8 @@ VMS: tuple[Route[Any, Any], ...] = (
         handler=handlers.create_vm,
         answer=Operation,
         query=WishQuery,
-        body=VmSpec,
-        check=decide.spec_errors,
+        body=VmRequest,
+        check=decide.request_errors,
     ),
     Route(
         method="GET",
@@ -265,4 +222,4 @@ CAPACITY: tuple[Route[Any, Any], ...] = (
     ),
 )
 
-ROUTES: tuple[Route[Any, Any], ...] = (*VMS, *HOSTS, *CAPACITY, *OPERATIONS, *EVENTS)
+ROUTES: tuple[Route[Any, Any], ...] = (*VMS, *HOSTS, *DEFINITIONS, *CAPACITY, *OPERATIONS, *EVENTS)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.definition_files import BadFile, read_definition
 from schemas.problems import FieldError
 
 T = TypeVar("T", bound=Struct)
@@ -53,6 +54,16 @@ def read_body(raw: bytes, wanted: type[T]) -> T | Invalid:
     if errors:
         return Invalid(errors)
     return _converted(value, wanted, strict=True)
+
+
+def read_yaml(raw: bytes, wanted: type[T]) -> T | Invalid:
+    """A YAML body as `wanted`; each error says its line and column, too."""
+    try:
+        return read_definition(raw.decode(), wanted)
+    except UnicodeDecodeError as error:
+        return Invalid((FieldError(field="", detail=f"malformed YAML: {error}"),))
+    except BadFile as bad:
+        return Invalid(tuple(FieldError(field=e.field, detail=str(e)) for e in bad.errors))
 
 
 def read_query(pairs: Sequence[tuple[str, str]], wanted: type[T]) -> T | Invalid:
@@ -143,10 +154,11 @@ def _member_faults(
     value: Mapping[str, Any], plain: Any, at: str, *, strict: bool
 ) -> Iterator[FieldError]:
     hints = _hints(plain)
+    lacking = {*_required(plain), *(plain.lacking(value) if hasattr(plain, "lacking") else ())}
     for name in hints:
         if name in value:
             yield from faults(value[name], hints[name], pointer(at, name), strict=strict)
-        elif name in _required(plain):
+        elif name in lacking:
             yield FieldError(field=pointer(at, name), detail="required")
     for name in value:
         if name not in hints:

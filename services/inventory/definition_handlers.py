@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -15,7 +15,10 @@ from chassis.service import Consumer, Endpoint, Retry, Rig
 from schemas import commands, queries, subjects
 from schemas.definitions import KINDS
 from schemas.envelope import Envelope
+from schemas.forecasts import Forecast
+from schemas.problems import FieldError, Problem, invalid_request
 from schemas.shipped import shipped
+from schemas.wire import Undecodable, unwrap
 from services.inventory.definition_messages import said_of
 from services.inventory.definition_outbox import DefinitionOutbox
 from services.inventory.definition_reads import Answer, DefinitionReads
@@ -70,6 +73,17 @@ class Definitions:
             operation=command.id,
         )
 
+    async def foresee(self, question: queries.Try) -> Forecast | Problem:
+        """What would come of a command."""
+        try:
+            command = unwrap(bytes(question.command))
+        except Undecodable as error:
+            return invalid_request(FieldError(field="/command", detail=str(error)))
+        if not isinstance(command.data, commands.DefinitionCommand):
+            detail = f"the inventory does not decide on {command.type}"
+            return invalid_request(FieldError(field="/command/type", detail=detail))
+        return await self._store.foresee(command.data, at=self._rig.clock.now())
+
     async def keep_copied(self) -> None:
         await self._outbox.run(self._settings.config_check_s)
 
@@ -86,6 +100,18 @@ class Definitions:
         )
 
     def endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint(
+                name="try",
+                description="What would come of a command about a policy, template or project",
+                request=queries.Try,
+                handler=self.foresee,
+                concurrency=self._settings.queries,
+            ),
+            *self._questions(),
+        ]
+
+    def _questions(self) -> Iterator[Endpoint]:
         table: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Answer]]], ...] = (
             (
                 "definition.get",
@@ -106,16 +132,14 @@ class Definitions:
                 self._reads.versions,
             ),
         )
-        return [
-            Endpoint(
+        for name, description, request, read in table:
+            yield Endpoint(
                 name=name,
                 description=description,
                 request=request,
                 handler=read,
                 concurrency=self._settings.queries,
             )
-            for name, description, request, read in table
-        ]
 
 
 def definitions(settings: InventorySettings, rig: Rig, postgres: Postgres) -> Definitions:

@@ -15,7 +15,7 @@ from schemas.ids import derived_id
 from schemas.problems import Problem
 from schemas.subjects import BY_MESSAGE
 from schemas.wire import encode, wrap
-from services.inventory.definitions import Outcome
+from services.inventory.definitions import Outcome, told
 
 SENDER = "inventory"
 
@@ -43,18 +43,18 @@ def _facts(outcome: Outcome) -> list[Struct]:
     match outcome.change:
         case "applied":
             definition: Any = msgspec.convert(outcome.definition, KINDS[kind])
-            return [APPLIED[kind](definition=definition), _success(f"version {outcome.version}")]
+            return [APPLIED[kind](definition=definition), _success(outcome)]
         case "removed":
-            return [REMOVED[kind](name=name, version=outcome.version), _success("removed")]
+            return [REMOVED[kind](name=name, version=outcome.version), _success(outcome)]
         case "unchanged":
-            return [_success(f"unchanged: version {outcome.version} says the same")]
+            return [_success(outcome)]
         case "refused":
             problem = outcome.problem or Problem(type="about:blank", title="Refused", status=409)
             return [events.OperationFailed(problem=problem)]
 
 
-def _success(detail: str) -> Struct:
-    return events.OperationSucceeded(detail=detail)
+def _success(outcome: Outcome) -> Struct:
+    return events.OperationSucceeded(detail=told(outcome))
 
 
 def _event(

@@ -17,6 +17,7 @@ from chassis.postgres import Connection, Postgres
 from schemas import commands
 from schemas.definitions import DefinitionKind
 from schemas.envelope import Envelope
+from schemas.forecasts import Forecast
 from schemas.policies import Policy
 from services.inventory.columns import json_of, text
 from services.inventory.definitions import (
@@ -26,6 +27,7 @@ from services.inventory.definitions import (
     Outcome,
     Surroundings,
     decide,
+    forecast,
     identity_of,
     read,
     references,
@@ -77,6 +79,12 @@ class DefinitionStore:
             outcome = decide(command.data, around, at=at)
             await self._keep(connection, outcome, command)
             return outcome
+
+    async def foresee(self, command: commands.DefinitionCommand, *, at: datetime) -> Forecast:
+        """What would come of the command now. Nothing is kept; raises Retry while Postgres is away."""
+        async with self._postgres.transaction(readonly=True) as connection:
+            around = await self._surroundings(connection, command)
+        return forecast(command, around, decide(command, around, at=at))
 
     async def newest(self, identity: Identity) -> Newest | None:
         """None if the name was never applied."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from schemas import commands
 from schemas.definitions import KINDS, AnyDefinition, DefinitionKind
+from schemas.forecasts import Change, Forecast
 from schemas.ids import Name
 from schemas.policies import MOST_VERSIONS
 from schemas.problems import Problem, conflict, not_found, unknown_names
@@ -113,6 +114,41 @@ def _apply(
         definition=msgspec.to_builtins(replace(given, version=version)),
         at=at,
     )
+
+
+def forecast(
+    command: commands.DefinitionCommand, around: Surroundings, outcome: Outcome
+) -> Forecast:
+    """An outcome that was not kept, with each field that would change."""
+    changes: tuple[Change, ...] = ()
+    if outcome.change in ("applied", "removed"):
+        changes = tuple(_changes(around.kept.live, outcome.definition or {}))
+    return Forecast(
+        command=BY_MESSAGE[type(command)].name,
+        kind=outcome.identity.kind,
+        target=outcome.identity.name,
+        detail=told(outcome) if outcome.problem is None else "",
+        changes=changes,
+        problem=outcome.problem,
+    )
+
+
+def _changes(live: AnyDefinition | None, after: dict[str, Any]) -> Iterator[Change]:
+    before: dict[str, Any] = {} if live is None else msgspec.to_builtins(live)
+    for field in sorted({*before, *after} - {"name", "version"}):
+        if before.get(field) != after.get(field):
+            yield Change(field=field, before=before.get(field), after=after.get(field))
+
+
+def told(outcome: Outcome) -> str:
+    """A success in words."""
+    match outcome.change:
+        case "applied":
+            return f"version {outcome.version}"
+        case "unchanged":
+            return f"unchanged: version {outcome.version} says the same"
+        case _:
+            return outcome.change
 
 
 def _same(given: AnyDefinition, live: AnyDefinition) -> bool:

@@ -16,7 +16,7 @@ from chassis import kv
 from chassis.bus import Ack, Bus, Outgoing, Unavailable
 from chassis.memory_bus import MemoryBus
 from schemas import samples, subjects
-from schemas.resources import VmSpec
+from schemas.requests import VmRequest
 from services.gateway import decide
 from services.gateway.model import IdempotencyRecord, Nothing
 from services.gateway.settings import IdempotencySettings
@@ -59,7 +59,7 @@ async def test_the_same_request_is_answered_the_same_and_published_once(
     gateway: GatewayUnderTest,
 ) -> None:
     first = await gateway.http.post("/v1/vms", json=SPEC, headers=KEY)
-    spelled = b'{"disks": [{"image": "tiny", "size_gib": 0}],\n "name": "web", "cpus": 1}'
+    spelled = b'{"disks": [{"image": "tiny", "size_gib": 0}],\n "name": "web"}'
     again = await gateway.http.post("/v1/vms", content=spelled, headers=KEY)
     assert (again.status_code, again.content) == (202, first.content)
     assert again.headers["location"] == first.headers["location"]
@@ -117,7 +117,7 @@ async def test_of_many_at_once_one_publishes(gateway: GatewayUnderTest) -> None:
 
 async def put_record(gateway: GatewayUnderTest, request: httpx.Request, *, age_s: float) -> None:
     """What a gateway leaves that died right after claiming the key."""
-    spec = msgspec.json.decode(request.content, type=VmSpec)
+    spec = msgspec.json.decode(request.content, type=VmRequest)
     record = IdempotencyRecord(
         fingerprint=decide.fingerprint("POST", "/v1/vms", query=Nothing(), body=spec),
         command=samples.OPERATION,

@@ -92,7 +92,10 @@ def test_the_project_is_the_requests_or_the_templates() -> None:
 
 def test_a_vm_without_disks_is_refused() -> None:
     assert spec_of(VmRequest(name="a"), Template(name="bare"), None) == (
-        FieldError(field="/disks", detail="required, as no template gives any"),
+        FieldError(field="/disks", detail="required, as its template has none"),
+    )
+    assert spec_of(VmRequest(name="a"), None, None) == (
+        FieldError(field="/disks", detail="required"),
     )
 
 

@@ -1,0 +1,97 @@
+"""The routes of policies, templates and projects: the same six for each. How they are answered stands in
+`definitions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.definitions import KINDS, Definition, DefinitionKind, Template
+from schemas.problems import FieldError
+from schemas.resources import Operation
+from services.gateway import decide, definitions
+from services.gateway.model import Nothing, PageQuery, VersionQuery, WishQuery
+from services.gateway.route import Route
+
+PLURALS: dict[DefinitionKind, str] = {
+    "policy": "policies",
+    "template": "templates",
+    "project": "projects",
+}
+CHECKS: dict[type[Any], Callable[[Any], Iterable[FieldError]]] = {Template: decide.part_errors}
+
+
+def routes_of(kind: DefinitionKind) -> tuple[Route[Any, Any], ...]:
+    plural = PLURALS[kind]
+    one, all_of_them = f"/v1/{plural}/{{name}}", f"/v1/{plural}"
+    body: type[Struct] = KINDS[kind]
+    definition: Any = Definition[body]  # type: ignore[valid-type]
+    return (
+        Route(
+            method="GET",
+            path=all_of_them,
+            name=f"list_{plural}",
+            summary=f"List {plural} by name",
+            handler=partial(definitions.list_all, kind),
+            answer=definition,
+            query=PageQuery,
+            body=Nothing,
+            page=True,
+        ),
+        Route(
+            method="GET",
+            path=one,
+            name=f"get_{kind}",
+            summary=f"Show a {kind}, or one version of it",
+            handler=partial(definitions.show, kind),
+            answer=definition,
+            query=VersionQuery,
+            body=Nothing,
+        ),
+        Route(
+            method="GET",
+            path=f"{one}/versions",
+            name=f"list_{kind}_versions",
+            summary=f"List every version of a {kind}, newest first",
+            handler=partial(definitions.versions, kind),
+            answer=definition,
+            query=PageQuery,
+            body=Nothing,
+            page=True,
+        ),
+        Route(
+            method="PUT",
+            path=one,
+            name=f"apply_{kind}",
+            summary=f"Make this the newest version of a {kind}",
+            description=(
+                "The body may be JSON or, as `application/yaml`, a file. Without `version` the next"
+                " one is counted; one that is not newer is a conflict; what says the same changes"
+                " nothing."
+            ),
+            handler=partial(definitions.apply, kind),
+            answer=Operation,
+            query=WishQuery,
+            body=body,
+            check=CHECKS.get(body),
+            yaml=True,
+        ),
+        Route(
+            method="DELETE",
+            path=one,
+            name=f"remove_{kind}",
+            summary=f"Remove a {kind} that nothing names any more",
+            handler=partial(definitions.remove, kind),
+            answer=Operation,
+            query=WishQuery,
+            body=Nothing,
+        ),
+    )
+
+
+DEFINITIONS: tuple[Route[Any, Any], ...] = tuple(
+    route for kind in PLURALS for route in routes_of(kind)
+)
