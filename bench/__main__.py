@@ -12,7 +12,7 @@ import structlog
 
 from bench.report import json_line, table
 
-NAMES = ("creates", "boot", "footprint", "scheduler")
+NAMES = ("creates", "boot", "footprint", "scheduler", "inventory")
 
 
 def main() -> int:

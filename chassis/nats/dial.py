@@ -15,6 +15,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from chassis.nats.client import FastClient
 from chassis.nats.settings import NatsSettings
 
 
@@ -25,14 +26,14 @@ async def dial(
     settings: NatsSettings,
     on_error: Callable[[Exception], Awaitable[None]],
     closed: asyncio.Event,
-) -> Client:
+) -> FastClient:
     """Connect once. Raises OSError, nats.errors.Error or TimeoutError.
 
     `closed` is set when the connection ends. The client may neither reconnect nor buffer by itself: a
     lost connection is replaced by a new one, so that a restarted server, an expired login and the
     first start are one path.
     """
-    client = Client()
+    client = FastClient()
 
     async def on_closed() -> None:
         closed.set()

@@ -12,16 +12,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.nuid import NUID
 
 from chassis.bus import BusError, NoResponders, Unavailable
+from chassis.nats.client import FastClient, Receive, Route
 from chassis.nats.dial import abandon, dial
 from chassis.nats.messages import status_of, wire_size
 from chassis.nats.settings import NatsSettings
@@ -37,20 +37,6 @@ NO_RESPONDERS = 503
 CLOSED_POLL_S = 0.25
 DRAIN_S = 1.0
 
-Receive = Callable[[Msg], None]
-
-
-class Route:
-    """A subscription that outlives connections."""
-
-    def __init__(self, subject: str, queue: str, receive: Receive) -> None:
-        self.subject = subject
-        self.queue = queue
-        self.receive = receive
-
-    async def on_message(self, message: Msg) -> None:
-        self.receive(message)
-
 
 class Link:
     """Owns the connection. `run` has to be running for anything to happen."""
@@ -58,7 +44,7 @@ class Link:
     def __init__(self, settings: NatsSettings, *, name: str) -> None:
         self.settings = settings
         self._name = name
-        self._client: Client | None = None
+        self._client: FastClient | None = None
         self._up = asyncio.Event()
         self._routes: dict[Route, int] = {}
         self._listeners: dict[object, Callable[[], None]] = {}
@@ -144,6 +130,14 @@ class Link:
         with _as_bus_errors():
             await client.publish(subject, data, reply, dict(headers) if headers else None)
 
+    async def publish_each(self, subjects: Sequence[str], data: bytes) -> None:
+        """The same to many subjects that the server itself has named. Raises Unavailable."""
+        client = self._client
+        if client is None or not self.connected:
+            raise Unavailable("the bus is not connected")
+        with _as_bus_errors():
+            await client.publish_each(subjects, data)
+
     async def call(
         self,
         subject: str,
@@ -190,7 +184,7 @@ class Link:
         if future is not None and not future.done():
             future.set_result(message)
 
-    async def _dial_until_connected(self) -> tuple[Client, asyncio.Event]:
+    async def _dial_until_connected(self) -> tuple[FastClient, asyncio.Event]:
         """A connected client, and the event that says that it is closed."""
         wait_s = self.settings.redial_first_s
         for attempt in itertools.count(1):
@@ -213,7 +207,7 @@ class Link:
             wait_s = min(wait_s * 2, self.settings.redial_most_s)
         raise AssertionError("unreachable")
 
-    async def _bring_up(self, client: Client) -> None:
+    async def _bring_up(self, client: FastClient) -> None:
         self._client = client
         while missing := [route for route, sid in self._routes.items() if not sid]:
             for route in missing:
@@ -239,7 +233,7 @@ class Link:
         if not isinstance(error, (ConnectionError, nats.errors.UnexpectedEOF)):
             log.warning("bus_error", error=_text(error))
 
-    async def _subscribe(self, client: Client, route: Route) -> None:
+    async def _subscribe(self, client: FastClient, route: Route) -> None:
         sub = await client.subscribe(
             route.subject,
             route.queue,
@@ -259,7 +253,7 @@ class Link:
                     await sub.drain()  # type: ignore[no-untyped-call]
 
 
-async def _until_closed(client: Client, closed: asyncio.Event) -> None:
+async def _until_closed(client: FastClient, closed: asyncio.Event) -> None:
     # Polled as well: the event is not set when the socket breaks while closing.
     while not client.is_closed and not closed.is_set():
         with suppress(TimeoutError):

@@ -42,9 +42,11 @@ class PulledDelivery:
 
     async def ack(self, *, confirmed: bool = True) -> None:
         """Raises Unavailable if the server did not confirm; the message may come again then."""
-        tell = self._reader.confirm if confirmed else self._reader.say
         try:
-            await tell(self._reply, b"+ACK")
+            if confirmed:
+                await self._reader.confirm(self._reply, b"+ACK")
+            else:
+                self._reader.acknowledge_soon(self._reply)
         finally:
             self._settle()
 
@@ -82,11 +84,31 @@ class Puller:
         self._batch = batch
         self._pin = pin
         self._unsettled = 0
+        self._acknowledged: list[str] = []
+        self._telling: asyncio.Task[None] | None = None
         self._fetcher: Fetcher | None = None
         self.feed: Feed[Delivery] = Feed()
 
     async def confirm(self, reply: str, word: bytes) -> None:
+        await self._acknowledge()
         await self._link.call(reply, word, timeout_s=self._link.settings.call_timeout_s)
+
+    def acknowledge_soon(self, reply: str) -> None:
+        """With all that are acknowledged in this turn, in one write. Not confirmed: if it gets lost the
+        message comes again."""
+        self._acknowledged.append(reply)
+        if len(self._acknowledged) == 1:
+            self._telling = asyncio.create_task(self.tell(), name=f"ack {self._consumer}")
+
+    async def tell(self) -> None:
+        """Say what is still to be said."""
+        with suppress(BusError):
+            await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        replies, self._acknowledged = self._acknowledged, []
+        if replies:
+            await self._link.publish_each(replies, b"+ACK")
 
     async def say(self, reply: str, word: bytes) -> None:
         await self._link.publish(reply, word)
@@ -170,6 +192,7 @@ async def pulled(
         async with feeding(puller.feed, puller.run(), name=f"pull {stream} {consumer}"):
             yield puller.feed
     finally:
+        await puller.tell()
         for delivery in puller.feed.unread():
             with suppress(BusError):
                 await delivery.nak(0)

@@ -7,7 +7,7 @@ late or in any order: every table says by position, generation or phase what may
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import Struct
 
@@ -33,38 +33,49 @@ def fact(envelope: Envelope[Any], position: int) -> Fact:
     return Fact(envelope=envelope, position=position, at=in_utc(envelope.time))
 
 
+# What an event is, by its type: asked of every event several times, where isinstance takes its time.
+_OF_OPERATIONS: frozenset[type[Any]] = frozenset(get_args(events.OperationEvent))
+_OF_VMS: frozenset[type[Any]] = frozenset(get_args(events.VmEvent))
+_OF_HOSTS: frozenset[type[Any]] = frozenset(get_args(events.HostEvent))
+_TELLS_OF_BIRTH: frozenset[type[Any]] = frozenset(TELLS_OF_BIRTH)
+
+
 def concerned(envelope: Envelope[Any], operations: Mapping[str, OperationRow]) -> Concerned:
     """What an event is about. An operation's events also concern the VM that is its target."""
     data = envelope.data
-    operation = envelope.operation
-    if operation is None and isinstance(data, events.OperationEvent):
-        operation = _id_in(envelope.subject, "operation")
-    return Concerned(
-        vm=_vm_of(data, operations.get(operation or "")),
-        operation=operation,
-        host=_host_of(data),
-    )
+    kind = type(data)
+    operation = operation_of(envelope)
+    if kind in _OF_VMS:
+        return Concerned(vm=data.vm, operation=operation, host=data.host)
+    if kind in _OF_OPERATIONS:
+        return Concerned(vm=_target(data, operations.get(operation or "")), operation=operation)
+    return Concerned(operation=operation, host=host_told(envelope))
 
 
-def _vm_of(data: Any, operation: OperationRow | None) -> str | None:
-    if isinstance(data, events.VmEvent):
-        return data.vm
-    if isinstance(data, events.OperationAccepted):
+def operation_of(envelope: Envelope[Any]) -> str | None:
+    """The operation that an event belongs to."""
+    if envelope.operation is None and type(envelope.data) in _OF_OPERATIONS:
+        return _id_in(envelope.subject, "operation")
+    return envelope.operation
+
+
+def _target(data: Any, operation: OperationRow | None) -> str | None:
+    """The VM that an operation's event is about."""
+    if type(data) is events.OperationAccepted:
         return data.target if data.kind == "vm" and is_uuid7(data.target) else None
-    if isinstance(data, events.OperationEvent) and operation and operation.kind == "vm":
-        return operation.target if is_uuid7(operation.target) else None
+    if operation is not None and operation.kind == "vm" and is_uuid7(operation.target):
+        return operation.target
     return None
 
 
-def _host_of(data: Any) -> str | None:
-    if isinstance(data, events.HostRegistered):
+def host_told(envelope: Envelope[Any]) -> str | None:
+    """The host that an event tells of, whose row may change: not that of a VM on it."""
+    data = envelope.data
+    if type(data) is events.HostRegistered:
         return data.facts.host
-    if isinstance(data, events.HostConfigured):
+    if type(data) is events.HostConfigured:
         return data.config.host
-    if isinstance(data, events.OperationEvent | events.DefinitionEvent):
-        return None
-    host: str = data.host
-    return host
+    return data.host if type(data) in _OF_HOSTS else None
 
 
 def _id_in(subject: str | None, kind: str) -> str | None:
@@ -87,26 +98,14 @@ def project_all(tables: Tables, facts: Iterable[Fact]) -> Tables:
             host=rows.hosts.get(about.host or ""),
         )
         after = project(before, each, about)
-        _keep(after, rows)
-        _keep(_differing(before, after), changed)
+        if after.vm is not None and after.vm is not before.vm:
+            rows.vms[after.vm.id] = changed.vms[after.vm.id] = after.vm
+        if after.operation is not None and after.operation is not before.operation:
+            id = after.operation.id
+            rows.operations[id] = changed.operations[id] = after.operation
+        if after.host is not None and after.host is not before.host:
+            rows.hosts[after.host.name] = changed.hosts[after.host.name] = after.host
     return changed
-
-
-def _differing(before: Rows, after: Rows) -> Rows:
-    return Rows(
-        vm=after.vm if after.vm is not before.vm else None,
-        operation=after.operation if after.operation is not before.operation else None,
-        host=after.host if after.host is not before.host else None,
-    )
-
-
-def _keep(after: Rows, tables: Tables) -> None:
-    if after.vm is not None:
-        tables.vms[after.vm.id] = after.vm
-    if after.operation is not None:
-        tables.operations[after.operation.id] = after.operation
-    if after.host is not None:
-        tables.hosts[after.host.name] = after.host
 
 
 def project(rows: Rows, fact: Fact, about: Concerned) -> Rows:
@@ -115,12 +114,13 @@ def project(rows: Rows, fact: Fact, about: Concerned) -> Rows:
     vm = operation = host = None
     if about.operation is not None:
         operation = operation_after(rows.operation, fact, about.operation)
-    if isinstance(data, events.VmEvent):
+    kind = type(data)
+    if kind in _OF_VMS:
         vm = vm_after(rows.vm or new_vm(fact, data.vm), fact)
-    elif rows.vm is not None and isinstance(data, TELLS_OF_BIRTH):
+    elif rows.vm is not None and kind in _TELLS_OF_BIRTH:
         vm = rows.vm
     if vm is not None and operation is not None:
         vm = vm_in_birth(vm, fact, operation)
-    if isinstance(data, events.HostEvent) and about.host is not None:
+    if kind in _OF_HOSTS and about.host is not None:
         host = host_after(rows.host or new_host(fact, about.host), fact)
     return Rows(vm=vm, operation=operation, host=host)

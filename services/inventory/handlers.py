@@ -15,7 +15,7 @@ from chassis.bus import Incoming
 from chassis.migrations import migrate
 from chassis.postgres import Postgres, connect, load_queries
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
-from chassis.tracing import span
+from chassis.tracing import sends, span
 from schemas import queries, subjects
 from schemas.wire import Undecodable, unwrap
 from services.inventory.definition_handlers import definitions
@@ -107,7 +107,8 @@ async def _at_most(seconds: float, awaitable: Awaitable[object]) -> None:
 def _in_their_traces(arrivals: Sequence[Arrival]) -> Iterator[None]:
     """A span in each trace that the events belong to: the way of a request ends in the database."""
     with ExitStack() as stack:
-        for traceparent in dict.fromkeys(each.envelope.traceparent for each in arrivals):
+        said = (each.envelope.traceparent for each in arrivals) if sends() else ()
+        for traceparent in dict.fromkeys(said):
             if traceparent is not None:
                 stack.enter_context(
                     span("inventory.record", kind="consumer", traceparent=traceparent)

@@ -11,11 +11,19 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chassis.postgres import Connection, Postgres
 from schemas.resources import OperationPhase
 from services.inventory.coverage import Gap, Placed, placed, without
-from services.inventory.decide import Concerned, concerned, fact, project_all
+from services.inventory.decide import (
+    Concerned,
+    concerned,
+    fact,
+    host_told,
+    operation_of,
+    project_all,
+)
 from services.inventory.entries import EVENT_COLUMNS, KEY_COLUMNS, Entry, entries
 from services.inventory.model import (
     Arrival,
@@ -78,8 +86,7 @@ class _Batch:
         head, now = await self._head()
         batch = await self._placed(head, arrivals)
         new = batch.new
-        before = await self._load(new.values())
-        about = _about(new.values(), before.operations)
+        before, about = await self._load(new.values())
         rows, hash = entries(self._stream, head, new, about, received_at=now)
         await self._add(rows)
         await self._account(head, batch)
@@ -120,18 +127,18 @@ class _Batch:
         )
         return [Gap(**record) for record in records]
 
-    async def _load(self, arrivals: Collection[Arrival]) -> Tables:
-        """The rows that the events concern, and the VMs that their operations are about."""
-        first = [concerned(each.envelope, {}) for each in arrivals]
-        operations = await self._rows(
-            "load_operations", (each.operation for each in first), OperationRow, "id"
-        )
+    async def _load(self, arrivals: Collection[Arrival]) -> tuple[Tables, list[Concerned]]:
+        """The rows that the events concern, the VMs that their operations are about among them."""
+        asked = (operation_of(each.envelope) for each in arrivals)
+        operations = await self._rows("load_operations", asked, OperationRow, "id")
         about = _about(arrivals, operations)
-        return Tables(
+        told = (host_told(each.envelope) for each in arrivals)
+        tables = Tables(
             operations=operations,
             vms=await self._rows("load_vms", (each.vm for each in about), VmRow, "id"),
-            hosts=await self._rows("load_hosts", (each.host for each in about), HostRow, "name"),
+            hosts=await self._rows("load_hosts", told, HostRow, "name"),
         )
+        return tables, about
 
     async def _rows(
         self, query: str, keys: Iterable[str | None], row: type[R], key: str
@@ -191,9 +198,9 @@ def _about(arrivals: Iterable[Arrival], operations: Mapping[str, OperationRow]) 
         concerns = concerned(each.envelope, operations)
         operation = concerns.operation
         if operation is not None:
-            vm = concerns.vm or vms.get(operation)
-            concerns = Concerned(vm=vm, operation=operation, host=concerns.host)
-            if vm is not None:
-                vms[operation] = vm
+            if concerns.vm is not None:
+                vms[operation] = concerns.vm
+            elif operation in vms:
+                concerns = replace(concerns, vm=vms[operation])
         found.append(concerns)
     return found
