@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Set
 from typing import Any, TypeVar
 
 from schemas.resources import ENDED, Operation, OperationPhase, OperationStep
@@ -57,18 +57,27 @@ class PendingOperation:
     async def steps(self, timeout_s: float | None = None) -> AsyncIterator[OperationStep]:
         """Each step of the trail as it is known; ends when the operation does, and raises TimedOut but
         not OperationFailed: ask `result` afterwards."""
-        seen = 0
+        told: set[OperationStep] = set()
         async for found in self._operations.looks(self.id, timeout_s):
             self.latest = found
-            for step in found.trail[seen:]:
+            for step in _news(found, told):
+                told.add(step)
                 yield step
-            seen = max(seen, len(found.trail))
 
     def result(self) -> Operation:
         """The operation if it has succeeded. Raises OperationFailed if it ended otherwise."""
         if self.ended and self.latest.phase != "succeeded":
             raise OperationFailed(self.latest)
         return self.latest
+
+
+def _news(operation: Operation, told: Set[OperationStep]) -> list[OperationStep]:
+    """The steps not told yet. The bus keeps no order among senders: a step may be known before the
+    acceptance, from which its time counts, and is held back until then."""
+    trail = operation.trail
+    if operation.phase not in ENDED and trail and trail[0].event != "operation.accepted":
+        return []
+    return [step for step in trail if step not in told]
 
 
 class Operations:

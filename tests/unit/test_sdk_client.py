@@ -25,6 +25,7 @@ from tests.fixtures.gateway_standin import (
     in_flight,
     losing,
     serving,
+    steps_of_a_create,
 )
 from vireo import (
     Client,
@@ -173,6 +174,17 @@ async def test_steps_come_one_by_one_and_once() -> None:
         steps = [step.event async for step in pending.steps()]
     assert steps == ["operation.accepted", "vm.scheduled", "vm.started", "operation.succeeded"]
     assert pending.result().phase == "succeeded"
+
+
+async def test_steps_that_overtook_others_are_told_once_and_after_the_acceptance() -> None:
+    accepted, scheduled, started, _ = steps_of_a_create()
+    gateway = Gateway()
+    gateway.trails_before = [(scheduled,), (accepted, started), (accepted, scheduled, started)]
+    gateway.looks_to_end = 4
+    async with at(gateway) as client:
+        pending = await client.vms.create(SPEC)
+        steps = [step.event async for step in pending.steps()]
+    assert steps == ["operation.accepted", "vm.started", "vm.scheduled", "operation.succeeded"]
 
 
 async def test_every_bad_field_is_named() -> None:

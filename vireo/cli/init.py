@@ -49,7 +49,7 @@ def init(
     ] = None,
     postgres_host: Annotated[
         str, typer.Option(metavar="HOST", help="Host name, or directory of the Unix socket.")
-    ] = "/var/run/postgresql",
+    ] = "127.0.0.1",
     gateway_address: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where the gateway listens.")
     ] = "127.0.0.1",

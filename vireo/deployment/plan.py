@@ -39,7 +39,8 @@ class DeploymentOptions(Struct, frozen=True, kw_only=True):
     nats_store: str = "/data"
     """Where NATS keeps streams, on its machine."""
     nats_tls: TlsFiles | None = None
-    postgres_host: str = "/var/run/postgresql"
+    postgres_host: str = "127.0.0.1"
+    """Not the socket: what Debian asks there is the name of the account, which is the unit's own."""
     gateway_address: str = "127.0.0.1"
     gateway_port: int = 8470
     prometheus_address: str = "127.0.0.1"
