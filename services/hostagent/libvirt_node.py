@@ -103,8 +103,8 @@ def _sum(pages: Iterable[HugePages]) -> tuple[HugePages, ...]:
 
 
 def pinning(capabilities: str, node: int) -> Node | None:
-    """How to keep a guest on a node, by libvirt's capabilities; None on a machine of one node, where there is nothing to keep it
-    from. Raises HypervisorFailure where there is no such node any more."""
+    """How to keep a guest on a node, by libvirt's capabilities; None on a machine of one node, where
+    there is nothing to keep it from. Raises HypervisorFailure where there is no such node any more."""
     cells = etree.fromstring(capabilities, _parser).findall("host/topology/cells/cell")
     if len(cells) <= 1:
         return None

@@ -136,8 +136,15 @@ def _carry_out(assignment: VmAssignment, record: Record, observed: Observed | No
     path = PATHS[record.origin, target]
     for number, milestone in enumerate(path, start=1):
         effects, at = _effects(milestone, assignment, at)
-        said, record = _reached(assignment, record, milestone, number=number, of=len(path))
-        steps += [*effects, Say(record=record, utterances=said, again=number < len(path))]
+        steps += effects
+        if number == len(path) and any(isinstance(one, AskToStop) for one in effects):
+            # Whether the guest did as it was asked is only seen afterwards.
+            return Plan(steps=tuple(steps))
+        detail = _detail(milestone, assignment, observed)
+        said, record = _reached(
+            assignment, record, milestone, number=number, of=len(path), detail=detail
+        )
+        steps.append(Say(record=record, utterances=said, again=number < len(path)))
     return Plan(steps=tuple(steps), settles=True)
 
 
@@ -195,7 +202,13 @@ def _stop(assignment: VmAssignment, at: Known) -> tuple[Step, ...]:
 
 
 def _reached(
-    assignment: VmAssignment, record: Record, milestone: Milestone, *, number: int, of: int
+    assignment: VmAssignment,
+    record: Record,
+    milestone: Milestone,
+    *,
+    number: int,
+    of: int,
+    detail: str,
 ) -> tuple[tuple[Utterance, ...], Record]:
     """The events of a milestone and the record after it; the last one settles the generation.
 
@@ -205,17 +218,28 @@ def _reached(
     said = [] if fact is None else [_vm(record, *fact)]
     if fact is None and number < of:
         name = _name(record, f"operation.progressed/{milestone}")
-        progress = events.OperationProgressed(step=number, of=of, detail=DETAILS[milestone])
+        progress = events.OperationProgressed(step=number, of=of, detail=detail)
         said.append(Utterance(name=name, data=progress))
     known = LEADS_TO.get(milestone, record.known)
     if milestone == "define" and record.known != "absent":
         known = record.known
     record = replace(record, known=known)
     if number == of:
-        done = events.OperationSucceeded(detail=DETAILS[milestone])
+        done = events.OperationSucceeded(detail=detail)
         said.append(Utterance(name="operation.succeeded", data=done))
         record = replace(record, generation=assignment.generation, failed="", noticed="")
     return tuple(said), record
+
+
+def _detail(milestone: Milestone, assignment: VmAssignment, observed: Observed | None) -> str:
+    """A milestone in words. A guest that was to shut down by itself may have run out of time."""
+    asked = milestone == "stop" and assignment.stop_mode == "graceful"
+    if asked and observed is not None and observed.state == "stopped":
+        if observed.cause == "guest":
+            return "guest shut down"
+        if observed.cause == "host":
+            return f"guest cut off: it had not shut down within {assignment.grace_s:g} s"
+    return DETAILS[milestone]
 
 
 def _fact(assignment: VmAssignment, milestone: Milestone) -> tuple[str, events.VmEvent] | None:

@@ -278,8 +278,10 @@ async def test_a_guest_that_does_not_listen_is_destroyed_after_its_grace(tmp_pat
         await world.ends(assignment_of())
         stop = assignment_of(2, power="stopped", grace_s=0.3)
         await world.assign(stop)
-        await world.ends(stop)
+        end = await world.ends(stop)
 
+    detail = "guest cut off: it had not shut down within 0.3 s"
+    assert end.data == events.OperationSucceeded(detail=detail)
     assert hypervisor.log.count("ask_to_stop") >= 2
     assert hypervisor.log[-1] == "destroy"
 

@@ -109,7 +109,30 @@ def test_a_new_generation_leads_from_the_known_state_to_the_wished_one(
     planned = plan(assignment_of(2, **changes), settled(known), seen(known))
 
     assert effects(planned) == expected
-    assert said(planned)[-1] == "operation.succeeded"
+    # Whether a guest did as it was asked has to be seen first.
+    assert said(planned)[-1:] == ([] if "AskToStop" in expected else ["operation.succeeded"])
+
+
+@pytest.mark.parametrize(
+    ("cause", "mode", "detail"),
+    [
+        ("guest", "graceful", "guest shut down"),
+        ("host", "graceful", "guest cut off: it had not shut down within 10 s"),
+        ("crashed", "graceful", "guest stopped"),
+        ("host", "forced", "guest stopped"),
+    ],
+)
+def test_how_a_guest_stopped_is_told(cause: str, mode: str, detail: str) -> None:
+    wish = assignment_of(2, power="stopped", stop_mode=mode)
+    begun = settled(pending=2, origin="running")
+
+    planned = plan(wish, begun, seen("stopped", generation=2, cause=cause))
+
+    assert effects(planned) == []
+    assert said(planned) == ["vm.stopped", "operation.succeeded"]
+    last = planned.steps[-1]
+    assert isinstance(last, Say)
+    assert last.utterances[-1].data == events.OperationSucceeded(detail=detail)
 
 
 def test_a_changed_spec_is_defined_anew() -> None:

@@ -96,6 +96,7 @@ def result_line(operation: Operation, name: str) -> str:
     if operation.phase != "succeeded":
         return f"{operation.command} {name}: {operation.phase} (operation {operation.id})"
     where = f" on {operation.host}" if operation.host else ""
-    # Whether it shut down or was cut off is worth a word.
-    how = f": {operation.detail}" if operation.command == "vm.stop" and operation.detail else ""
+    # Whether it shut down or was cut off is worth a word, and which version a definition has now.
+    telling = operation.command == "vm.stop" or operation.kind not in ("vm", "host")
+    how = f": {operation.detail}" if telling and operation.detail else ""
     return f"{operation.command} {name}: succeeded{where} in {took(operation)}{how}"
