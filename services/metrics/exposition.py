@@ -46,6 +46,31 @@ HOST_METRICS: tuple[Metric, ...] = (
         value=lambda host: host.sample.cpu_busy,
     ),
     Metric(
+        name="vireo_host_io_wait_ratio",
+        help="Share of time in which CPUs waited for disks.",
+        value=lambda host: host.sample.io_wait,
+    ),
+    Metric(
+        name="vireo_host_power_watts",
+        help="Power that the host draws.",
+        value=lambda host: host.sample.power_watts,
+    ),
+    Metric(
+        name="vireo_host_cpu_pressure_ratio",
+        help="Share of ten seconds in which some task waited for a CPU.",
+        value=lambda host: host.sample.cpu_pressure,
+    ),
+    Metric(
+        name="vireo_host_memory_pressure_ratio",
+        help="Share of ten seconds in which some task waited for memory.",
+        value=lambda host: host.sample.memory_pressure,
+    ),
+    Metric(
+        name="vireo_host_io_pressure_ratio",
+        help="Share of ten seconds in which some task waited for disks.",
+        value=lambda host: host.sample.io_pressure,
+    ),
+    Metric(
         name="vireo_host_load1", help="Load over 1 minute.", value=lambda host: host.sample.load1
     ),
     Metric(
