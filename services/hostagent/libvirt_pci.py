@@ -19,14 +19,22 @@ def machine(conn: Any) -> tuple[PciDevice, ...]:
     """Every PCI function. A libvirt without node devices has none."""
     try:
         nodes = conn.listAllDevices(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
-        texts = [node.XMLDesc(0) for node in nodes]
     except libvirt.libvirtError as error:
-        # One may be pulled while it is looked at: then the next look shows the others.
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_NODE_DEVICE):
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
             return ()
         raise
-    found = (read(text) for text in texts)
+    found = (_look_at(node) for node in nodes)
     return tuple(one for one in found if one is not None)
+
+
+def _look_at(node: Any) -> PciDevice | None:
+    try:
+        return read(node.XMLDesc(0))
+    except libvirt.libvirtError as error:
+        # It was pulled since it was listed.
+        if error.get_error_code() == libvirt.VIR_ERR_NO_NODE_DEVICE:
+            return None
+        raise
 
 
 def read(xml: str) -> PciDevice | None:

@@ -77,15 +77,12 @@ class Promises:
     def devices(self, conn: Any, assignment: VmAssignment) -> tuple[str, ...]:
         """The addresses for a VM: the same as before as long as they serve it."""
         wanted, folder = assignment.spec.hardware.devices, self._disks.folder(assignment.vm)
-        if not wanted:
+        held = pci.held_by(folder)
+        if not wanted and not held:
             return ()
         with self._choosing:
-            chosen = pci.choose(
-                wanted,
-                self.offers(conn),
-                held=pci.held_by(folder),
-                taken=pci.held_by_others(folder),
-            )
+            taken = pci.held_by_others(folder)
+            chosen = pci.choose(wanted, self.offers(conn), held=held, taken=taken)
             pci.record(folder, chosen)
         return tuple(address for one in chosen for address in one.addresses)
 

@@ -146,6 +146,19 @@ async def test_a_device_is_free_again_when_its_vm_is_gone(hypervisor: LibvirtHyp
     assert len(libvirt_pci.handed_over(await definition(hypervisor, 2))) == 2
 
 
+async def test_a_device_that_its_vm_no_longer_wants_is_free_again(
+    hypervisor: LibvirtHypervisor,
+) -> None:
+    both = spec_of(hardware=Hardware(devices=(DeviceRequest(name="gpu", count=2),)))
+    await make(hypervisor, 1, spec=both)
+    await make(hypervisor, 1, spec=spec_of(), generation=2)
+
+    await make(hypervisor, 2, spec=both)
+
+    assert libvirt_pci.handed_over(await definition(hypervisor, 1)) == []
+    assert len(libvirt_pci.handed_over(await definition(hypervisor, 2))) == 2
+
+
 async def test_a_device_of_a_foreign_domain_is_not_offered(hypervisor: LibvirtHypervisor) -> None:
     hostdev = """<devices><hostdev mode='subsystem' type='pci'><source>
       <address domain='0x0000' bus='0x41' slot='0x00' function='0x0'/></source></hostdev></devices>"""
