@@ -18,6 +18,7 @@ from schemas import (
     commands,
     events,
     forecasts,
+    plans,
     resources,
     rules,
     telemetry,
@@ -225,6 +226,7 @@ _vm: dict[str, Any] = {"vm": VM, "host": HOST, "generation": 2}
 
 MESSAGES: tuple[Struct, ...] = (
     commands.CreateVm(vm=VM, spec=SPEC),
+    commands.CreateVms(spec=SPEC, names=("web-1", "web-2"), gang=True),
     commands.StartVm(vm=VM),
     commands.StopVm(vm=VM, mode="graceful", grace_s=30),
     commands.RebootVm(vm=VM),
@@ -421,7 +423,42 @@ CAPACITY = forecasts.Capacity(
     ),
 )
 
+PLAN = plans.Plan(
+    id=derived_id(OPERATION, "plan"),
+    kind="drain",
+    made_at=AT,
+    site=SITE,
+    outcome="reached",
+    detail="1 move empty h1",
+    host=HOST,
+    policies={"spread": 1},
+    before=plans.Imbalance(total=0.1, cpu=0.05, memory=0.15),
+    after=plans.Imbalance(total=0.0, cpu=0.0, memory=0.0),
+    cost_mib=1024,
+    moves=(
+        plans.Move(
+            vm=VM,
+            name=SPEC.name,
+            from_host=HOST,
+            to_host="h2",
+            live=True,
+            memory_mib=1024,
+            cost_mib=1024,
+            reason="best of 1 by spread, score 0.9",
+            revision=17,
+        ),
+    ),
+    relies_on=(
+        plans.HostReliance(host=HOST, facts_revision=3, config_revision=9, vms="6b86b273ff34fce1"),
+        plans.HostReliance(host="h2", facts_revision=4, config_revision=0, vms="e3b0c44298fc1c14"),
+    ),
+)
+
+PLAN_CHECK = plans.PlanCheck(plan=PLAN.id, checked_at=AT)
+
 VALUES: tuple[Struct, ...] = (
+    PLAN,
+    PLAN_CHECK,
     ASSIGNMENT,
     FRAME,
     OPERATION_SAMPLE,

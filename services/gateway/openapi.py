@@ -17,6 +17,7 @@ from schemas import samples
 from schemas.definitions import Definition, Project, Template
 from schemas.events import VmReassigned
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview
+from schemas.plans import Plan, PlanBalance, PlanCheck, PlanDrain
 from schemas.policies import Policy
 from schemas.problems import Problem
 from schemas.requests import VmRequest
@@ -46,6 +47,8 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     HostReading: samples.HOST_READING,
     PlacementReview: samples.REVIEW,
     Capacity: samples.CAPACITY,
+    Plan: samples.PLAN,
+    PlanCheck: samples.PLAN_CHECK,
     Definition[Policy]: samples.kept(samples.POLICY),
     Definition[Template]: samples.kept(samples.TEMPLATE),
     Definition[Project]: samples.kept(samples.PROJECT),
@@ -63,6 +66,9 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
         "taints": [{"key": "gpu", "effect": "refuse"}],
         "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
     },
+    PlanBalance: PlanBalance(start=0.1, stop=0.05, max_moves=20),
+    PlanDrain: PlanDrain(host=samples.HOST),
+    Plan: samples.PLAN,
     CapacityRequest: CapacityRequest(
         spec=samples.REQUEST, by="rack", without=("h4",), add=(MoreHosts(count=3, like="h2"),)
     ),
@@ -86,7 +92,7 @@ _PROBLEMS: dict[int, str] = {
     400: "The request is not valid; `errors` names every bad field",
     401: "The token is missing or not known",
     404: "There is no such thing",
-    409: "A request with this Idempotency-Key is being worked on",
+    409: "A request with this Idempotency-Key is being worked on; or a plan does not hold any more",
     413: "The body is too large",
     415: "The body is of a kind that is not taken here",
     422: "The Idempotency-Key was used for another request, or a name in the request is not known",
@@ -96,7 +102,7 @@ _PROBLEMS: dict[int, str] = {
 
 
 TAGS = (
-    *("vms", "hosts", "policies", "templates", "projects", "capacity"),
+    *("vms", "hosts", "policies", "templates", "projects", "capacity", "plans"),
     *("operations", "events", "health"),
 )
 
@@ -215,6 +221,8 @@ def _statuses(route: Route[Any, Any]) -> Iterable[int]:
         yield from (409, 413, 415, 422)
     if route.asks:
         yield from (404, 413, 415)
+    if route.name == "check_plan":
+        yield 409
     if route.writes or route.name in ("get_operation", "list_events"):
         yield 429
     yield 503

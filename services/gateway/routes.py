@@ -26,6 +26,7 @@ from services.gateway.model import (
     StopRequest,
     WishQuery,
 )
+from services.gateway.plan_routes import PLANS
 from services.gateway.route import Route
 
 
@@ -222,4 +223,12 @@ CAPACITY: tuple[Route[Any, Any], ...] = (
     ),
 )
 
-ROUTES: tuple[Route[Any, Any], ...] = (*VMS, *HOSTS, *DEFINITIONS, *CAPACITY, *OPERATIONS, *EVENTS)
+ROUTES: tuple[Route[Any, Any], ...] = (
+    *VMS,
+    *HOSTS,
+    *DEFINITIONS,
+    *CAPACITY,
+    *PLANS,
+    *OPERATIONS,
+    *EVENTS,
+)

@@ -29,7 +29,7 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What a client may take, so that none can take it all."""
 
     body_bytes: Annotated[int, Meta(ge=1024, le=512 * 1024, description="Largest request body")] = (
-        256 * 1024
+        512 * 1024
     )
     header_bytes: Annotated[
         int, Meta(ge=4096, le=1 << 20, description="Largest request line and headers together")
@@ -87,6 +87,9 @@ class GatewaySettings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown
     ] = 5
     capacity_timeout_s: Annotated[
         Seconds, Meta(description="Patience for the scheduler's answer to a question for capacity")
+    ] = 60
+    plan_timeout_s: Annotated[
+        Seconds, Meta(description="Patience for the scheduler's answer to a question for a plan")
     ] = 60
     wait_slice_s: Annotated[
         Seconds,
