@@ -23,7 +23,8 @@ import yaml
 from msgspec import Struct
 
 from schemas.events import VmStarted
-from schemas.problems import Problem
+from schemas.forecasts import Forecast
+from schemas.problems import Problem, conflict
 from schemas.resources import DiskSpec, Host, Operation, Vm, VmSpec
 from schemas.wire import encode, wrap
 from tests.fixtures.gateway_standin import (
@@ -255,6 +256,46 @@ async def test_a_host_is_shown_and_set(shell: Shell, gateway: Gateway) -> None:
     assert json.loads(patch.body) == {"maintenance": True, "labels": {"tier": "1"}}
 
 
+async def test_a_dry_run_shows_what_would_come_and_begins_nothing(
+    shell: Shell, gateway: Gateway
+) -> None:
+    told = await shell.run(*CREATE, "--dry-run")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith("vm.create web1: would go to h1; nothing was done\n")
+    assert "Why not there" in told.out
+    gateway.add_vm(SPEC)
+    before = dict(gateway.operations)
+    for command in (("vm", "delete", "web1"), ("host", "set", "h1", "--maintenance")):
+        ended = await shell.run(*command, "--dry-run", "-o", "json")
+        assert msgspec.json.decode(ended.out, type=Forecast).changes
+    assert gateway.operations == before
+
+
+async def test_what_would_be_refused_ends_a_dry_run_as_the_refusal_would(
+    shell: Shell, gateway: Gateway
+) -> None:
+    gateway.add_vm(SPEC)
+    gateway.fails_with = conflict("VM web1 is being deleted.")
+    ended = await shell.run("vm", "stop", "web1", "--dry-run")
+    assert (ended.code, ended.err) == (5, "")
+    assert "VM web1 is being deleted." in ended.out
+
+
+async def test_why_a_vm_is_where_it_is_and_how_many_more_fit(
+    shell: Shell, gateway: Gateway
+) -> None:
+    gateway.add_vm(SPEC)
+    assert "Why this host" in (await shell.run("vm", "why", "web1")).out
+    counted = await shell.run("capacity", "--image", "tiny", "--without", "h1", "--add", "3*h1")
+    assert counted.out.startswith("3 more fit\n")
+    assert json.loads(gateway.requests[-1].body) == {
+        "spec": {"name": "copy", "disks": [{"name": "root", "image": "tiny"}]},
+        "without": ["h1"],
+        "add": [{"count": 3, "like": "h1"}],
+    }
+    assert (await shell.run("capacity")).code == 2
+
+
 async def test_an_operation_shows_its_trail_and_the_reasons(shell: Shell, gateway: Gateway) -> None:
     gateway.add_vm(SPEC)
     operation = next(iter(gateway.operations))
@@ -449,12 +490,12 @@ async def test_the_shell_completes_names(shell: Shell, gateway: Gateway) -> None
 
 async def test_every_command_has_help_with_examples(shell: Shell) -> None:
     commands = [
-        *(("vm", verb) for verb in ("create", "list", "show", "start", "stop", "reboot")),
+        *(("vm", verb) for verb in ("create", "list", "show", "why", "start", "stop", "reboot")),
         *(("vm", verb) for verb in ("pause", "resume", "delete")),
         *(("host", verb) for verb in ("list", "show", "set")),
         *(("operation", verb) for verb in ("list", "show")),
         *(("context", verb) for verb in ("list", "use", "set", "show", "remove")),
-        *((name,) for name in ("up", "init", "nats-context", "version")),
+        *((name,) for name in ("up", "capacity", "init", "nats-context", "version")),
         ("event", "tail"),
     ]
     for command in commands:
