@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from vireo.contexts import Target, chosen
+from vireo.definitions import policies, projects, templates
 from vireo.dry_runs import DryRuns
 from vireo.events import Events
 from vireo.hosts import Hosts
 from vireo.operations import Operations
+from vireo.plans import Plans
 from vireo.settings import ClientSettings
 from vireo.transport import Transport
 from vireo.vms import Vms
@@ -29,6 +31,9 @@ class DryRun:
         asking = DryRuns(transport)
         self.vms = Vms(transport, asking)
         self.hosts = Hosts(transport, asking)
+        self.policies = policies(transport, asking)
+        self.templates = templates(transport, asking)
+        self.projects = projects(transport, asking)
 
 
 class Client:
@@ -49,6 +54,10 @@ class Client:
         self.operations = Operations(self._transport)
         self.vms = Vms(self._transport, self.operations)
         self.hosts = Hosts(self._transport, self.operations)
+        self.policies = policies(self._transport, self.operations)
+        self.templates = templates(self._transport, self.operations)
+        self.projects = projects(self._transport, self.operations)
+        self.plans = Plans(self._transport)
         self.events = Events(self._transport)
         self.dry_run = DryRun(self._transport)
         """The same rooms: calls change nothing and give back what would come of them."""

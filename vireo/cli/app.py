@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from vireo.cli import capacity, completion, context, event, host, init, operation, up, vm
+from vireo.cli import (
+    capacity,
+    completion,
+    context,
+    definition,
+    event,
+    host,
+    init,
+    operation,
+    plan,
+    up,
+    vm,
+)
 from vireo.cli.options import examples
 
 _UP = examples(
@@ -27,7 +39,12 @@ app = typer.Typer(
 app.command("up", epilog=_UP)(up.up)
 app.add_typer(vm.app, name="vm")
 app.add_typer(host.app, name="host")
+app.add_typer(definition.policy, name="policy")
+app.add_typer(definition.template, name="template")
+app.add_typer(definition.project, name="project")
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
+app.add_typer(plan.balance, name="balance")
+app.add_typer(plan.app, name="plan")
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(context.app, name="context")

@@ -30,6 +30,26 @@ def operations(context: typer.Context, incomplete: str) -> list[str]:
     return _matching(context, incomplete, _operation_ids)
 
 
+def definitions(room: str) -> Callable[[typer.Context, str], list[str]]:
+    """Names of one kind of definition; `room` is the client's: `policies`, …"""
+
+    async def names(client: Client) -> AsyncIterator[str]:
+        async for definition in getattr(client, room).list(limit=_MOST):
+            yield definition.name
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        return _matching(context, incomplete, names)
+
+    return complete
+
+
+def names_of_group(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the kind that a group of commands is about: in `vireo policy show`, of policies."""
+    group = context.parent.info_name if context.parent is not None else None
+    rooms = {"policy": "policies", "template": "templates", "project": "projects"}
+    return definitions(rooms[group])(context, incomplete) if group in rooms else []
+
+
 def contexts(incomplete: str) -> list[str]:
     from vireo.contexts import ContextError, contexts_file, load
 

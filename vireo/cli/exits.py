@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from vireo.errors import VireoError
 
 
+LISTED = ("host", "operation", "policy", "template", "project")
+"""What has a list of its own, besides VMs."""
+
+
 class Exit(IntEnum):
     OK = 0
     FAILED = 1
@@ -72,7 +76,7 @@ def hint_of(error: VireoError, *, url: str) -> str:
             )
         case errors.NotFound():
             noun = error.problem.title.rsplit(" ", 1)[-1].lower()
-            return f"vireo {noun if noun in ('host', 'operation') else 'vm'} list"
+            return f"vireo {noun if noun in LISTED else 'vm'} list"
         case errors.Conflict():
             return "look at it again with 'show', then repeat what still applies"
         case errors.Invalid():

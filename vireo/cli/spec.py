@@ -18,6 +18,9 @@ class SpecOptions(Struct, frozen=True, kw_only=True):
     """What was given on the command line; None or empty means: not given."""
 
     name: str | None = None
+    template: str | None = None
+    project: str | None = None
+    policy: str | None = None
     image: str | None = None
     cpus: int | None = None
     memory: str | None = None
@@ -31,10 +34,10 @@ class SpecOptions(Struct, frozen=True, kw_only=True):
 def spec_of(options: SpecOptions, base: Mapping[str, Any]) -> dict[str, Any]:
     """`base` (from a file, or empty) with the options over it. Raises ValueError."""
     spec = dict(base)
-    if options.name is not None:
-        spec["name"] = options.name
-    if options.cpus is not None:
-        spec["cpus"] = options.cpus
+    for field in ("name", "template", "project", "policy", "cpus"):
+        value = getattr(options, field)
+        if value is not None:
+            spec[field] = value
     if options.memory is not None:
         spec["memory_mib"] = quantities.memory_mib(options.memory)
     if options.image is not None or options.disks:
@@ -57,8 +60,8 @@ def missing(spec: Mapping[str, Any]) -> str:
     """What a VM cannot do without, in the words of the command line; empty if nothing is missing."""
     if "name" not in spec:
         return "a NAME, or a file (-f) with a name"
-    if "disks" not in spec:
-        return "--image (and --disk for its size), or --disk for a blank disk"
+    if "disks" not in spec and "template" not in spec:
+        return "--image (and --disk for its size), --disk for a blank disk, or --template"
     return ""
 
 

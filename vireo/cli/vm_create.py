@@ -24,6 +24,7 @@ EXAMPLES = examples(
     "vireo vm create db1 --image debian --disk 20GiB --disk data=100GiB@nvme --on-label disk=nvme",
     "vireo vm create web2 --image tiny --label app=web --anti-affinity app=web --spread rack",
     "vireo vm create ml1 --image debian --device gpu=2 --tolerate gpu --huge-pages 1GiB",
+    "vireo vm create web3 --template web --project shop --policy pack",
     "vireo vm create -f web.yaml",
     "vireo vm create web2 -f web.yaml --memory 2GiB --no-wait -o json",
     "vireo vm create web2 -f web.yaml --dry-run",
@@ -37,6 +38,30 @@ def create(
         str | None,
         typer.Option(
             "-f", "--file", help="A spec in YAML or JSON; - is standard input.", metavar="FILE"
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="The template that gives what isn't said here.",
+            autocompletion=completion.definitions("templates"),
+            metavar="NAME",
+        ),
+    ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            help="The project that the VM belongs to.",
+            autocompletion=completion.definitions("projects"),
+            metavar="NAME",
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="The policy to be placed by; else the template's, the project's, the site's.",
+            autocompletion=completion.definitions("policies"),
+            metavar="NAME",
         ),
     ] = None,
     image: Annotated[
@@ -123,6 +148,9 @@ def create(
     say more than options (docs/vm-specs.md)."""
     given = SpecOptions(
         name=name,
+        template=template,
+        project=project,
+        policy=policy,
         image=image,
         cpus=cpus,
         memory=memory,
@@ -144,9 +172,7 @@ def create(
             numa=numa,
         ),
     )
-    how = acting.waiting(
-        wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run
-    )
+    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     try:
         source = read_spec(file) if file else SpecFile()
         spec = spec_of(given, source.values)

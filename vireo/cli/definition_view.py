@@ -1,0 +1,118 @@
+"""How policies, templates and projects are shown, and how two versions of one differ. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from schemas.definitions import AnyDefinition, Definition, Project, Template
+from vireo.cli import words
+from vireo.cli.layout import Page, Section, Table
+from vireo.cli.printing import Output, data_text
+
+REMOVED = "(removed)"
+Shown = Definition[Any]
+
+
+def definition_table(found: Sequence[Shown], *, wide: bool, now: datetime) -> Table:
+    columns = ("name", "version", "age", "by", "says")
+    rows = [
+        (each.name, str(each.version), _age(each, now), _by(each), _says(each.definition))
+        for each in found
+    ]
+    if not wide:
+        return Table(columns=columns, rows=tuple(rows))
+    more = [(each.operation or words.NOTHING,) for each in found]
+    return Table(
+        columns=(*columns, "operation"),
+        rows=tuple(row + extra for row, extra in zip(rows, more, strict=True)),
+    )
+
+
+def version_table(found: Sequence[Shown], *, now: datetime) -> Table:
+    """Versions, and how many lines each changed of the one before."""
+    texts = [lines_of(each.definition) for each in found]
+    befores = [*texts[1:], []]
+    return Table(
+        columns=("version", "age", "by", "lines changed"),
+        rows=tuple(
+            (str(each.version), _age(each, now), _by(each), _changed(before, text, each))
+            for each, text, before in zip(found, texts, befores, strict=True)
+        ),
+    )
+
+
+def definition_page(found: Shown, *, now: datetime) -> Page:
+    facts = [("Version", str(found.version)), ("By", _by(found))]
+    if found.at is not None:
+        facts.append(("Applied", f"{words.when(found.at)} ({words.age(found.at, now)} ago)"))
+    if found.operation is not None:
+        facts.append(("Operation", found.operation))
+    return Page(
+        title=f"{found.kind} {found.name}", sections=(Section(title="Version", facts=tuple(facts)),)
+    )
+
+
+def lines_of(definition: AnyDefinition | None) -> list[str]:
+    """As a file would say it, but for the version, which the inventory counts."""
+    if definition is None:
+        return [REMOVED]
+    plain = msgspec.to_builtins(definition)
+    plain.pop("version", None)
+    return data_text(plain, Output.YAML).splitlines()
+
+
+def difference(
+    old: AnyDefinition | None, new: AnyDefinition | None, *, names: tuple[str, str]
+) -> list[str]:
+    """A unified diff; empty where they say the same."""
+    return list(difflib.unified_diff(lines_of(old), lines_of(new), *names, n=2, lineterm=""))
+
+
+def _changed(before: list[str], text: list[str], found: Shown) -> str:
+    if found.definition is None:
+        return "removed"
+    return str(sum(line[0] in "+-" for line in difflib.ndiff(before, text)))
+
+
+def _age(found: Shown, now: datetime) -> str:
+    return words.NOTHING if found.at is None else words.age(found.at, now)
+
+
+def _by(found: Shown) -> str:
+    return "shipped" if found.shipped else found.actor or words.NOTHING
+
+
+def _says(definition: Any) -> str:
+    """The most important part of it, for a list."""
+    if definition is None:
+        return REMOVED
+    if isinstance(definition, Template):
+        return words.shortened(_template_says(definition), 60)
+    if isinstance(definition, Project):
+        quota = {name: str(value) for name, value in msgspec.to_builtins(definition.quota).items()}
+        policy = [f"policy {definition.policy}"] if definition.policy else []
+        return words.shortened(", ".join([*policy, *_pairs(quota)]) or words.NOTHING, 60)
+    return words.shortened(
+        ", ".join(f"{term} {weight:g}" for term, weight in definition.weights.items()), 60
+    )
+
+
+def _template_says(template: Template) -> str:
+    memory = None if template.memory_mib is None else words.of_mib(template.memory_mib)
+    parts = [
+        None if template.cpus is None else f"{template.cpus} CPU",
+        memory,
+        *(disk.image for disk in template.disks or ()),
+        template.project and f"project {template.project}",
+        template.policy and f"policy {template.policy}",
+    ]
+    return ", ".join(part for part in parts if part) or words.NOTHING
+
+
+def _pairs(values: dict[str, str]) -> list[str]:
+    return [f"{name} {value}" for name, value in values.items()]
