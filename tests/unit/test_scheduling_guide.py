@@ -10,6 +10,7 @@ from typing import Any, get_args
 from schemas.assignments import VmAssignment
 from schemas.definition_files import BadFile, read_policy
 from schemas.definitions import Project, Quota
+from schemas.plans import Band, Plan
 from schemas.policies import Policy, Term
 from schemas.resources import (
     DiskSpec,
@@ -33,9 +34,13 @@ from schemas.rules import (
     Toleration,
 )
 from schemas.telemetry import HostSample
+from services.scheduler.balance import Taste
 from services.scheduler.definitions import Amounts, over_quota
 from services.scheduler.fleet import Fleet
 from services.scheduler.placement import NoHost
+from services.scheduler.plans import changes, plan_balance, plan_drain
+from tests.fixtures import plans as plan_fixtures
+from tests.fixtures.plans import FRAME, NOW, Guest
 from tests.fixtures.scheduler import LIMITS, POLICIES, facts, id_of, new_fleet, place, spec
 
 GUIDE = Path(__file__).parents[2] / "docs" / "scheduling.md"
@@ -114,6 +119,41 @@ def measure(site: Fleet, name: str, *, at: float, cpu_busy: float) -> None:
     site.heard_sample(name, HostSample(cpu_busy=cpu_busy), at=at)
 
 
+def guest(name: str, host: str, **changes: Any) -> Guest:
+    return Guest(spec=spec(name, **changes), host=host)
+
+
+def peopled(names: list[str], guests: list[Guest]) -> Fleet:
+    return plan_fixtures.peopled([facts(name) for name in names], guests)
+
+
+def come(site: Fleet, new: Guest) -> None:
+    site.apply_assignment(plan_fixtures.held(99, new), 999)
+
+
+def drain(site: Fleet, name: str) -> Plan:
+    return plan_drain(site, name, FRAME)
+
+
+def balance(site: Fleet, *, start: float, stop: float) -> Plan:
+    return plan_balance(site, Band(start=start, stop=stop, max_moves=9), Taste(), FRAME)
+
+
+def check(plan: Plan, site: Fleet) -> dict[str, str]:
+    return changes(plan, site, now=NOW)
+
+
+def show(plan: Plan) -> None:
+    for move in plan.moves:
+        why = f", {move.reason}" if plan.kind == "balance" else ""
+        print(f"{move.name}: {move.from_host} to {move.to_host}{why}")
+    for one in plan.stays:
+        rules = ", ".join(f"{count} by {rule}" for rule, count in one.excluded_by.items())
+        print(f"{one.name} stays: {rules}")
+    if not plan.moves and not plan.stays:
+        print(f"nothing: {plan.detail}")
+
+
 def mistakes(text: str) -> None:
     try:
         read_policy(text)
@@ -127,6 +167,7 @@ NAMES: dict[str, Any] = {
         *(Affinity, DeviceRequest, DiskSpec, Hardware, HostDevice, HostPreference, HostRules),
         *(HostTuning, LabelExpression, NumaNode, Spread, Taint, Toleration),
         *(Amounts, Project, Quota, over_quota),
+        *(balance, check, come, drain, guest, peopled, show),
         *(chosen, config, fleet, host, measure, mistakes, run, scores, vm, why_not),
     )
 }
