@@ -17,6 +17,7 @@ from chassis.postgres import Postgres, connect, load_queries
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
 from chassis.tracing import sends, span
 from schemas import queries, subjects
+from schemas.problems import not_found
 from schemas.wire import Undecodable, unwrap
 from services.inventory.definition_handlers import definitions
 from services.inventory.model import Arrival
@@ -41,6 +42,7 @@ class Inventory:
         self._waiting = waiting
         self._clock = clock
         self._looks = Looks(reads.phases)
+        self._trails = Looks(reads.trails)
 
     async def on_events(self, messages: Sequence[Incoming]) -> None:
         """Record a batch. What can be recorded is, even if something among it cannot."""
@@ -78,7 +80,8 @@ class Inventory:
                 await _at_most(left_s, waiter.woken.wait())
         finally:
             self._waiting.leave(waiter)
-        return await self._reads.operation(query.operation)
+        found = await self._trails.look(query.operation)
+        return found.get(query.operation) or not_found("operation", query.operation)
 
     async def poll(self, every_s: float) -> None:
         """Look for what other replicas committed, as long as somebody waits."""

@@ -175,8 +175,8 @@ from vms
 where host = any($1::text[]) and not deleted and spec is not null
 group by host;
 
--- name: operation_by_id
--- With its events in order, at most $2.
+-- name: operations_by_id
+-- Each with its events in order, at most $2.
 select
     id::text, command, kind, target, phase, actor, created_at, updated_at, progress, detail, host,
     problem, placement,
@@ -192,10 +192,10 @@ select
         ) end
     ) as name,
     array(
-        select envelope from events where operation = $1::uuid order by position limit $2
+        select envelope from events where operation = operations.id order by position limit $2
     ) as events
 from operations
-where id = $1::uuid;
+where id = any($1::uuid[]);
 
 -- name: list_operations
 -- Newest first; without placements, which belong to the one operation that is looked at.

@@ -29,6 +29,8 @@ from services.inventory.trail import trail
 
 VMS, HOSTS, OPERATIONS, EVENTS = "vm", "host", "operation", "event"
 Answer = bytes | Problem
+TRAILS_AT_ONCE = 64
+"""Operations that one statement brings with all their events."""
 
 
 class Reads:
@@ -80,14 +82,16 @@ class Reads:
         items = [answers.host(each, reserved.get(each["name"])) for each in records]
         return self._page(items, [each["name"] for each in records], query.limit, HOSTS)
 
-    async def operation(self, id: str) -> Answer:
-        """The operation with its trail, or the problem that there is none."""
-        record = await self._one("operation_by_id", id, self._trail_limit)
-        if record is None:
-            return not_found("operation", id)
-        fields = dict(record)
-        steps = trail([unwrap(envelope) for envelope in fields.pop("events")])
-        return answers.encode(answers.operation(fields, steps))
+    async def trails(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Those of the operations that exist, with their trails."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(ids), TRAILS_AT_ONCE):
+            some = ids[start : start + TRAILS_AT_ONCE]
+            for record in await self._all("operations_by_id", some, self._trail_limit):
+                fields = dict(record)
+                steps = trail([unwrap(envelope) for envelope in fields.pop("events")])
+                found[record["id"]] = answers.encode(answers.operation(fields, steps))
+        return found
 
     async def operations(self, query: ListOperations) -> Answer:
         after = key_in(query.after, OPERATIONS, str) if query.after else None

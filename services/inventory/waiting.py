@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from schemas.resources import ENDED, OperationPhase
 
+T = TypeVar("T")
 Phases = Mapping[str, OperationPhase]
 
 
@@ -54,18 +56,18 @@ class Waiting:
         return sorted(self._waiters)
 
 
-class Looks:
+class Looks(Generic[T]):
     """Looks at many operations by one question: while one is on its way, the next one gathers."""
 
-    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Phases]]) -> None:
+    def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]) -> None:
         self._ask = ask
         self._asking = asyncio.Lock()
         self._gathered: set[str] = set()
-        self._next: asyncio.Task[Phases] | None = None
+        self._next: asyncio.Task[Mapping[str, T]] | None = None
 
-    async def look(self, operation: str) -> Phases:
-        """The phase of this operation, if it is known, and perhaps of others; asked for after the call
-        began. Raises what the question raises."""
+    async def look(self, operation: str) -> Mapping[str, T]:
+        """The answer about this operation, if there is one, and perhaps about others; asked for after
+        the call began. Raises what the question raises."""
         self._gathered.add(operation)
         if self._next is None:
             self._next = asyncio.create_task(self._look(), name="look at operations")
@@ -74,7 +76,7 @@ class Looks:
         # One who goes away leaves the others their answer.
         return await asyncio.shield(self._next)
 
-    async def _look(self) -> Phases:
+    async def _look(self) -> Mapping[str, T]:
         async with self._asking:
             operations, self._gathered, self._next = sorted(self._gathered), set(), None
             return await self._ask(operations)

@@ -246,7 +246,7 @@ async def test_an_operation_reads_with_its_trail(inventory: Inventory) -> None:
         ("operation.progressed", "2/2 step 2"),
         ("operation.succeeded", "done"),
     ]
-    assert read(await inventory.reads.operation(CREATE), Operation) == Operation(
+    assert read((await inventory.reads.trails([CREATE]))[CREATE], Operation) == Operation(
         id=CREATE,
         command="vm.create",
         kind="vm",
@@ -296,7 +296,7 @@ async def test_a_failed_operation_reads_with_its_problem(inventory: Inventory) -
     await inventory.store.record(
         arrivals((CREATE, asked), (CREATE, events.OperationFailed(problem=problem)))
     )
-    operation = read(await inventory.reads.operation(CREATE), Operation)
+    operation = read((await inventory.reads.trails([CREATE]))[CREATE], Operation)
     assert (operation.phase, operation.problem) == ("failed", problem)
     assert (operation.target, operation.name) == (VM, "big")
 
