@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,9 @@ from bench.scheduler_fleet import (
     DISK_GIB,
     LIMITS,
     MEMORY_MIB,
+    crowded,
     decide,
+    facts,
     fleet,
     mixed,
     oracle,
@@ -44,11 +47,19 @@ from bench.scheduler_peers import (
 from schemas.resources import DiskSpec, VmSpec
 from schemas.shipped import shipped
 from services.scheduler.fleet import Fleet
+from services.scheduler.plans import Frame, plan_drain
 
 ROUNDS = 5
 HOSTS, MANY_HOSTS, HUGE_HOSTS = 1_000, 10_000, 100_000
 FILL, DECISIONS, NAIVE_DECISIONS = 1_000, 1_000, 15
 PACK_HOSTS, SPACE_HOSTS = 50, 100
+EVACUATED = 1_000
+FRAME = Frame(
+    id="01890a5d-ac96-774b-bcce-b302099a8057",
+    site="bench",
+    at=datetime(2026, 1, 1, tzinfo=UTC),
+    now=1.0,
+)
 SIZE = {"cpus": 2, "memory_mib": 4096, "disk_gib": 20}
 KIB = 1024
 
@@ -77,6 +88,7 @@ def run(directory: Path) -> Iterator[Row]:
     yield from against_hail(rounds)
     yield packing()
     yield space(directory / "space.data")
+    yield from evacuation()
     yield memory()
 
 
@@ -302,6 +314,36 @@ def bounded(trace: Iterator[VmSpec]) -> list[VmSpec]:
             break
         found.append(wish)
     return found
+
+
+# plans
+
+
+def evacuation() -> Iterator[Row]:
+    """A host with a thousand VMs on it, among a thousand that hold thousands more, is to be emptied."""
+    full = crowded(HOSTS, EVACUATED, seed=1)
+    times, moves = [], 0
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        plan = plan_drain(full, facts(0).host, FRAME)
+        times.append(time.perf_counter() - began)
+        assert plan.outcome == "reached"
+        moves = len(plan.moves)
+    yield row(
+        f"evacuation plan of {EVACUATED:,} VMs on {HOSTS:,} hosts",
+        times,
+        "s",
+        target=Target("at most", 1),
+        note="half with anti-affinity; each by its policy, with reasons",
+    )
+    yield row(
+        "moves of that plan",
+        [float(moves)],
+        "moves",
+        baselines=[float(EVACUATED)],
+        target=Target("at most", 1),
+        note="against the VMs on the host",
+    )
 
 
 MEMORY = """

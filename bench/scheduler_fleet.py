@@ -46,6 +46,17 @@ def fleet(hosts: int, limits: Limits = LIMITS) -> Fleet:
     return made
 
 
+def crowded(hosts: int, vms: int, *, seed: int) -> Fleet:
+    """So many VMs on the first host alone, and five times as many on the others."""
+    made = fleet(hosts)
+    first, *others = (facts(number).host for number in range(hosts))
+    for number, wish in enumerate(wishes(6 * vms, anti_affinity=0.5, seed=seed)):
+        host = first if number < vms else others[number % len(others)]
+        placement = Placement(host=host, policy="spread", considered=0, ranking=())
+        reserve(made, wish, placement, number)
+    return made
+
+
 def oracle(hosts: int) -> Oracle:
     """The same, for the naive version."""
     known = [facts(number) for number in range(hosts)]
