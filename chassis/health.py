@@ -10,7 +10,7 @@ import asyncio
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Protocol
@@ -29,7 +29,8 @@ REQUEST_BYTES = 8192
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """How a service is. `missing`: what it waits for, empty when it is ready."""
+    """How a service is. `missing`: what it waits for, empty when it is ready; `alarms`: what a person
+    should look at all the same."""
 
     service: str
     instance: str
@@ -38,6 +39,7 @@ class Health(Struct, frozen=True, kw_only=True):
     uptime_s: float
     ready: bool
     missing: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
 
 
 class Doctor:
@@ -52,6 +54,7 @@ class Doctor:
         clock: Clock,
         checks: dict[str, Callable[[], bool]],
         meters: Meters,
+        alarms: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._service = service
         self._instance = instance
@@ -59,6 +62,7 @@ class Doctor:
         self._clock = clock
         self._checks = checks
         self._meters = meters
+        self._alarms = alarms
         self._started_at = clock.now()
         self._started = clock.monotonic()
 
@@ -72,10 +76,11 @@ class Doctor:
             uptime_s=self._clock.monotonic() - self._started,
             ready=not missing,
             missing=missing,
+            alarms=tuple(self._alarms()),
         )
 
     def endpoints(self) -> list[Endpoint]:
-        """`vireo.svc.<service>.live`, `.ready`, `.metrics`."""
+        """`live`, `ready` and `metrics`, wherever the service is asked."""
         return [
             Endpoint(
                 name="live",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -69,11 +70,16 @@ async def serve(
     meters: Meters,
     clock: Clock,
     ids: Ids,
+    address: Callable[[str], str] | None = None,
     on_serving: Callable[[], None] = lambda: None,
 ) -> None:
-    """Answer until cancelled; then take no more requests and finish those in hand (`GRACE_S`)."""
+    """Answer until cancelled; then take no more requests and finish those in hand (`GRACE_S`).
+
+    `address`: endpoint's name → subject; None: `vireo.svc.<service>.<name>`.
+    """
+    subject = address or partial(subject_of, identity.name)
     desks = [
-        Desk(bus, identity.name, endpoint, meters=meters, clock=clock, ids=ids)
+        Desk(bus, subject(endpoint.name), endpoint, meters=meters, clock=clock, ids=ids)
         for endpoint in endpoints
     ]
     counts = [desk.counts for desk in desks]
@@ -140,7 +146,7 @@ class Desk:
     def __init__(
         self,
         bus: Bus,
-        service: str,
+        subject: str,
         endpoint: Endpoint,
         *,
         meters: Meters,
@@ -149,7 +155,7 @@ class Desk:
     ) -> None:
         self.counts = Counts(
             name=endpoint.name,
-            subject=subject_of(service, endpoint.name),
+            subject=subject,
             description=endpoint.description,
         )
         self._bus = bus

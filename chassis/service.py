@@ -5,7 +5,7 @@ A service's `handlers.py` builds one `Service`; nothing in here starts anything.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -100,7 +100,7 @@ class BatchConsumer(Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """A NATS micro endpoint at `vireo.svc.<service>.<name>`.
+    """A NATS micro endpoint at `vireo.svc.<service>.<name>`, or where the service's `address` says.
 
     The request body is decoded to `request`; the answer is a Struct, ready bytes, or a `Problem`
     (sent as a micro error with the problem as its body).
@@ -113,14 +113,29 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     concurrency: int = 64
 
 
+class Gauge(Struct, frozen=True, kw_only=True):
+    """A number of the service's own, asked for when its meters are read."""
+
+    help: str
+    read: Callable[[], float]
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """All that `chassis.run` has to keep going until the process is told to stop."""
 
     description: str
     consumers: Sequence[Consumer | BatchConsumer] = ()
     endpoints: Sequence[Endpoint] = ()
+    address: Callable[[str], str] | None = None
+    """Endpoint's name → subject, of a service each of whose processes is asked by its own name; None:
+    `vireo.svc.<service>.<name>`, and any process answers."""
     background: Sequence[Callable[[], Awaitable[None]]] = ()
     """Loops that run until cancelled; one that returns or raises brings the service down."""
     ready: Callable[[], bool] = lambda: True
     """Whether the service can do its work now (its caches are warm, its stores answer)."""
+    alarms: Callable[[], Sequence[str]] = tuple
+    """What a person should look at though the service does its work, a sentence each; part of its
+    health."""
+    gauges: Mapping[str, Gauge] = {}
+    """By the names under which they are read: `vireo_…`."""
     close: Callable[[], Awaitable[None]] | None = None

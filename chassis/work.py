@@ -16,7 +16,7 @@ import structlog
 
 from chassis.consume import Patience, consume
 from chassis.health import Doctor, Health, served
-from chassis.meters import Meters
+from chassis.meters import Meter, Meters
 from chassis.micro import serve
 from chassis.micro_discovery import Identity
 from chassis.notify import Notifier
@@ -48,7 +48,9 @@ class Work:
         self.rig = rig
         self._serving = asyncio.Event()
         self.service = service
-        self.meters = Meters()
+        self.meters = Meters(
+            {name: Meter(kind="gauge", help=gauge.help) for name, gauge in service.gauges.items()}
+        )
         self.doctor = Doctor(
             service=rig.service,
             instance=rig.instance,
@@ -60,6 +62,7 @@ class Work:
                 "service": service.ready,
             },
             meters=self.meters,
+            alarms=service.alarms,
         )
         self._settings = settings
         self._version = version
@@ -124,6 +127,8 @@ class Work:
             site=rig.site,
             version=self._version,
         )
+        for name, gauge in self.service.gauges.items():
+            self.meters.watch(name, gauge.read)
         self.meters.watch("vireo_bus_connected", lambda: float(rig.bus.connected))
         self.meters.watch("vireo_ready", lambda: float(self.doctor.health().ready))
 
@@ -153,6 +158,7 @@ class Work:
             meters=self.meters,
             clock=rig.clock,
             ids=rig.ids,
+            address=self.service.address,
             on_serving=self._serving.set,
         )
 

@@ -179,6 +179,7 @@ def _event(message: type[Any], kind: str, event: str, owner: Owner) -> Channel:
 
 CATALOG: tuple[Channel, ...] = (
     _command(commands.CreateVm, "vm", "create", "scheduler"),
+    _command(commands.CreateVms, "vm", "create_many", "scheduler"),
     _command(commands.StartVm, "vm", "start", "scheduler"),
     _command(commands.StopVm, "vm", "stop", "scheduler"),
     _command(commands.RebootVm, "vm", "reboot", "scheduler"),
@@ -220,6 +221,9 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.TemplateRemoved, "template", "removed", "inventory"),
     _event(events.ProjectApplied, "project", "applied", "inventory"),
     _event(events.ProjectRemoved, "project", "removed", "inventory"),
+    _event(events.LedgerSealed, "ledger", "sealed", "inventory"),
+    _event(events.LedgerGapFound, "ledger", "gap_found", "inventory"),
+    _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
 )
 
 BY_MESSAGE: dict[type[Any], Channel] = {channel.message: channel for channel in CATALOG}
@@ -282,6 +286,11 @@ def site_telemetry(*, site: str) -> str:
 def service(name: str, endpoint: str) -> str:
     """The subject of a micro endpoint."""
     return f"vireo.svc.{_name(name)}.{endpoint}"
+
+
+def host_rpc(endpoint: str, *, site: str, host: str) -> str:
+    """The subject of an endpoint of one host's agent; `>` as endpoint means: of every one."""
+    return f"vireo.rpc.{_name(site)}.{_name(host)}.{endpoint}"
 
 
 def of_site(endpoint: str, *, site: str) -> str:

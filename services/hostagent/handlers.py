@@ -65,6 +65,7 @@ async def assemble(settings: Settings, rig: Rig, hypervisor: Hypervisor) -> Serv
     return Service(
         description=f"Agent of host {settings.host}: makes libvirt do what is assigned",
         consumers=agent.consumers(),
+        address=partial(subjects.host_rpc, site=settings.site, host=settings.host),
         background=agent.background(),
         ready=lambda: hypervisor.connected,
         close=agent.journal.close,

@@ -39,7 +39,7 @@ class Up:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.port, self.nats_port = free_ports(2)
+        self.port, self.nats_port, self.prometheus_port = free_ports(3)
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -53,6 +53,7 @@ class Up:
             *(sys.executable, "-m", "vireo.cli", "up", "--host", "h1=test:///default"),
             *("--state-dir", str(self.state_dir), "--system-user", "nobody"),
             *("--port", str(self.port), "--nats-port", str(self.nats_port)),
+            *("--set", f"metrics.prometheus.port={self.prometheus_port}"),
             env={**os.environ, "XDG_CONFIG_HOME": str(self.state_dir / "xdg")},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -189,7 +190,32 @@ async def test_the_bus_lets_nobody_in_without_a_password_nor_speak_for_another(
         await agent.flush()
         await until(lambda: len(refused) == 5)
         assert all("permissions violation for publish" in text for text in refused)
+        for subject in ("vireo.rpc.default.h2.ready", "vireo.svc.hostagent.ready", "$SRV.PING.x"):
+            await agent.subscribe(subject)
+        await agent.flush()
+        await until(lambda: len(refused) == 8)
+        assert all("permissions violation for subscription" in text for text in refused[5:])
         await agent.close()
+
+
+async def test_each_agent_is_asked_by_its_hosts_name(state_dir: Path) -> None:
+    one = Up(state_dir)
+    async with one.running():
+        password = (state_dir / "credentials/gateway.password").read_text().strip()
+        asking = await nats.connect(
+            f"nats://127.0.0.1:{one.nats_port}",
+            user="gateway",
+            password=password,
+            inbox_prefix="_INBOX_gateway",
+        )
+        for endpoint in ("live", "ready"):
+            answer = await asking.request(f"vireo.rpc.default.h1.{endpoint}", b"", timeout=5)
+            health = msgspec.json.decode(answer.data)
+            assert (health["service"], health["ready"]) == ("hostagent", True)
+        for nobody in ("vireo.rpc.default.h9.ready", "vireo.svc.hostagent.ready"):
+            with pytest.raises(nats.errors.NoRespondersError):
+                await asking.request(nobody, b"", timeout=5)
+        await asking.close()
 
 
 async def test_natscli_finds_a_context_that_is_let_in(state_dir: Path) -> None:

@@ -130,8 +130,9 @@ def test_an_agent_speaks_under_its_own_name_only_and_makes_no_consumers() -> Non
     assert not any("CREATE" in subject or "STREAM" in subject for subject in agent.publish)
     assert agent.subscribe == (
         "_INBOX_hostagent-h1.>",
-        "vireo.svc.hostagent.>",
-        "$SRV.>",
+        "$SRV.*",
+        "$SRV.*.hostagent",
+        "$SRV.*.hostagent.*",
         "vireo.rpc.wood.h1.>",
     )
 

@@ -28,7 +28,7 @@ def of_service(service: str, *, user: str) -> Permissions:
     publish, subscribe = _SERVICES[service]
     return Permissions(
         publish=(*_CHASSIS_PUBLISH, f"vireo.evt.*.{service}.>", *publish),
-        subscribe=(*_answering(service, user), *subscribe),
+        subscribe=(*_answering(service, user), f"vireo.svc.{service}.>", *subscribe),
     )
 
 
@@ -54,7 +54,7 @@ def of_agent(*, site: str, host: str, user: str) -> Permissions:
         ),
         subscribe=(
             *_answering("hostagent", user),
-            f"vireo.rpc.{site}.{host}.>",
+            subjects.host_rpc(">", site=site, host=host),
         ),
     )
 
@@ -64,8 +64,10 @@ def inbox_prefix(user: str) -> str:
 
 
 def _answering(service: str, user: str) -> tuple[str, ...]:
-    """What every micro service listens to: its inbox, its endpoints, discovery (ADR-32)."""
-    return (f"{inbox_prefix(user)}.>", f"vireo.svc.{service}.>", "$SRV.>")
+    """What every micro service listens to beside its endpoints: its inbox, and discovery of all or of
+    its kind (ADR-32)."""
+    discovery = ("$SRV.*", f"$SRV.*.{service}", f"$SRV.*.{service}.*")
+    return (f"{inbox_prefix(user)}.>", *discovery)
 
 
 def _stream(bucket: str) -> str:
