@@ -7,11 +7,16 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+from msgspec.structs import replace
+
 from schemas.assignments import VmAssignment
+from schemas.commands import CreateVm
 from schemas.definition_files import BadFile, read_policy
 from schemas.definitions import Project, Quota
+from schemas.forecasts import Capacity, MoreHosts
 from schemas.plans import Band, Plan
 from schemas.policies import Policy, Term
+from schemas.queries import CountCapacity
 from schemas.resources import (
     DiskSpec,
     HostConfig,
@@ -35,13 +40,16 @@ from schemas.rules import (
 )
 from schemas.telemetry import HostSample
 from services.scheduler.balance import Taste
+from services.scheduler.capacity import capacity as count_capacity
+from services.scheduler.decide import decide
 from services.scheduler.definitions import Amounts, over_quota
 from services.scheduler.fleet import Fleet
 from services.scheduler.placement import NoHost
 from services.scheduler.plans import changes, plan_balance, plan_drain
+from services.scheduler.trial import supposed, told
 from tests.fixtures import plans as plan_fixtures
 from tests.fixtures.plans import FRAME, NOW, Guest
-from tests.fixtures.scheduler import LIMITS, POLICIES, facts, id_of, new_fleet, place, spec
+from tests.fixtures.scheduler import LIMITS, POLICIES, command, facts, id_of, new_fleet, place, spec
 
 GUIDE = Path(__file__).parents[2] / "docs" / "scheduling.md"
 ONE_TERM = tuple(
@@ -60,8 +68,8 @@ def config(name: str, tuning: HostTuning | None = None, **changes: Any) -> HostC
     return HostConfig(host=name, tuning=tuning or HostTuning(), **changes)
 
 
-def vm(**changes: Any) -> VmSpec:
-    return spec(**changes)
+def vm(name: str = "web", **changes: Any) -> VmSpec:
+    return spec(name, **changes)
 
 
 def fleet(*known: HostFacts | HostConfig) -> Fleet:
@@ -119,6 +127,22 @@ def measure(site: Fleet, name: str, *, at: float, cpu_busy: float) -> None:
     site.heard_sample(name, HostSample(cpu_busy=cpu_busy), at=at)
 
 
+def would(site: Fleet, wish: VmSpec, *, without_vm: int | None = None) -> str | dict[Any, int]:
+    """The host that a dry run tells, or how many hosts each rule excludes."""
+    gone = None if without_vm is None else id_of(without_vm)
+    asked = supposed(site, policy=None, without_vm=gone)
+    wished = command(CreateVm(vm=id_of(500), spec=replace(wish, name="another")), 400)
+    said = told(decide(wished, asked, now=1.0), wished, asked, now=1.0)
+    return said.host or said.excluded_by
+
+
+def capacity(site: Fleet, wish: VmSpec | None = None, **said: Any) -> Capacity:
+    asked = CountCapacity(spec=wish, **said)
+    found = count_capacity(site.copy(), asked, site="lab", now=1.0, most=5_000)
+    assert isinstance(found, Capacity)
+    return found
+
+
 def guest(name: str, host: str, **changes: Any) -> Guest:
     return Guest(spec=spec(name, **changes), host=host)
 
@@ -167,6 +191,7 @@ NAMES: dict[str, Any] = {
         *(Affinity, DeviceRequest, DiskSpec, Hardware, HostDevice, HostPreference, HostRules),
         *(HostTuning, LabelExpression, NumaNode, Spread, Taint, Toleration),
         *(Amounts, Project, Quota, over_quota),
+        *(MoreHosts, capacity, would),
         *(balance, check, come, drain, guest, peopled, show),
         *(chosen, config, fleet, host, measure, mistakes, run, scores, vm, why_not),
     )
