@@ -26,6 +26,21 @@ class CreateVm(Struct, frozen=True, kw_only=True):
     spec: VmSpec
 
 
+MOST_COPIES = 256
+"""VMs that one command may make."""
+
+
+class CreateVms(Struct, frozen=True, kw_only=True):
+    """Make a VM of this spec for each of the names. The ids of the VMs and of their operations follow
+    from the command's (`schemas.copies`)."""
+
+    spec: VmSpec
+    """Its own name does not matter."""
+    names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MOST_COPIES)]
+    gang: bool = False
+    """All or none: where one cannot be placed, none is."""
+
+
 class StartVm(Struct, frozen=True, kw_only=True):
     vm: VmId
 
@@ -106,4 +121,4 @@ VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | Delete
 ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
 RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
 DefinitionCommand = ApplyDefinition | RemoveDefinition
-Command = VmCommand | ConfigureHost | DefinitionCommand
+Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand

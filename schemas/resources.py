@@ -310,6 +310,14 @@ class OperationStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
 
 
+class OperationMember(Struct, frozen=True, kw_only=True):
+    """One VM of several that one command makes: it has an operation of its own."""
+
+    operation: OperationId
+    vm: VmId
+    name: Name
+
+
 class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The life of one command as its sender sees it."""
 
@@ -333,6 +341,9 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trail: tuple[OperationStep, ...] = ()
     """In order; filled when one operation is asked for, empty in lists."""
     placement: Placement | None = None
+    members: tuple[OperationMember, ...] = ()
+    """In the answer to a request for several VMs: each of them. This operation ends when they are
+    placed, theirs when they are there."""
 
 
 class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from functools import partial
 from chassis.service import Endpoint, Retry, Rig
 from chassis.threads import Threads
 from schemas import subjects
+from schemas.commands import CreateVms
 from schemas.forecasts import Capacity, Forecast
 from schemas.problems import FieldError, Problem, invalid_request
 from schemas.queries import CountCapacity, Try
@@ -20,7 +21,7 @@ from services.scheduler.decide import DECISIONS, decide
 from services.scheduler.fleet import Fleet
 from services.scheduler.hearing import Hearing
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.trial import may_change, placed_by, supposed, told
+from services.scheduler.trial import may_change, placed_by, supposed, told, told_many
 
 NOT_YET = "the scheduler has not heard the fleet yet"
 
@@ -43,11 +44,13 @@ class Asks:
             command = placed_by(unwrap(bytes(asked.command)), asked.policy)
         except Undecodable as error:
             return invalid_request(FieldError(field="/command", detail=str(error)))
+        fleet = supposed(self._fleet, policy=asked.policy, without_vm=asked.without_vm)
+        now = self._rig.clock.monotonic()
+        if isinstance(command.data, CreateVms):
+            return told_many(command, fleet, now=now)
         if type(command.data) not in DECISIONS:
             detail = f"the scheduler does not decide on {command.type}"
             return invalid_request(FieldError(field="/command/type", detail=detail))
-        fleet = supposed(self._fleet, policy=asked.policy, without_vm=asked.without_vm)
-        now = self._rig.clock.monotonic()
         decision = decide(command, fleet, now=now)
         if may_change(decision) and not self._hearing.settled:
             raise Retry(self._settings.retry_s, NOT_YET)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
-from schemas.commands import CreateVm
+from schemas.commands import CreateVm, CreateVms
+from schemas.copies import creates_of
 from schemas.envelope import Envelope
 from schemas.problems import conflict
 from services.scheduler.decide import decide
 from services.scheduler.fleet import Fleet
-from services.scheduler.model import Decision, Placed, Refused
+from services.scheduler.model import Decision, Placed, Refused, Repeated
 from services.scheduler.requests import request_of
+
+GANG_REFUSED = Refused(
+    problem=conflict("It was to be placed with others or not at all, and they were refused."),
+    for_others=True,
+)
 
 
 def decide_together(
@@ -35,7 +41,45 @@ def decide_together(
     return [decisions[place] for place in range(len(commands))]
 
 
-def release_all(decisions: Sequence[Decision], fleet: Fleet) -> None:
+def decide_many(
+    command: Envelope[CreateVms], fleet: Fleet, *, now: float, over: Set[str] = frozenset()
+) -> list[Decision | None]:
+    """One decision for each VM of a command, in the order of their names; what is placed is reserved.
+
+    For a command that comes again, `over` has the operations of members that are known to have ended.
+    None: of this one nothing is left to say. A gang is written as a whole or not at all: if one of its
+    VMs was ever placed, all were; if none is and the end of one was told, it was refused.
+    """
+    members = creates_of(command)
+    found: dict[str, Decision | None] = {one.id: None for one in members if one.id in over}
+    for one in members:
+        held = fleet.held(one.data.vm)
+        if held is not None and held.revision and held.assignment.operation == one.id:
+            found[one.id] = Repeated(assignment=held.assignment)
+    rest = [one for one in members if one.id not in found]
+    if command.data.gang and any(isinstance(known, Repeated) for known in found.values()):
+        found |= dict.fromkeys((one.id for one in rest), None)
+    elif command.data.gang and found:
+        found |= dict.fromkeys((one.id for one in rest), GANG_REFUSED)
+    else:
+        decided = decide_together(rest, fleet, now=now, gang=command.data.gang)
+        found |= {one.id: decision for one, decision in zip(rest, decided, strict=True)}
+    return [found[one.id] for one in members]
+
+
+def outcome_of(
+    decisions: Sequence[Decision | None], *, gang: bool, failed_before: int = 0
+) -> str | Refused:
+    """How the placing of several VMs ended, in words; or as what it was refused. Of a gang's refusals
+    the first that is its own says why."""
+    refused = [one for one in decisions if isinstance(one, Refused)]
+    placed = len(decisions) - len(refused) - failed_before
+    if refused and (gang or not placed):
+        return next((one for one in refused if not one.for_others), refused[0])
+    return f"{placed} of {len(decisions)} VMs are placed"
+
+
+def release_all(decisions: Sequence[Decision | None], fleet: Fleet) -> None:
     """Take back what was reserved and not yet written."""
     for decision in decisions:
         if isinstance(decision, Placed):
@@ -60,5 +104,7 @@ def _all_refused(count: int, place: int, refused: Refused) -> list[Decision]:
         ),
         unheard=refused.unheard,
         unregistered=refused.unregistered,
+        rests_on=refused.rests_on,
+        for_others=True,
     )
     return [refused if number == place else others for number in range(count)]

@@ -16,11 +16,12 @@ from chassis.bus import Conflict, Incoming
 from chassis.dispatch import Handler, by_type
 from chassis.service import Consumer, Retry, Rig, Service
 from schemas import subjects
-from schemas.commands import ConfigureHost, CreateVm
+from schemas.commands import ConfigureHost, CreateVm, CreateVms
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
 from schemas.shipped import shipped
 from services.scheduler import asks, planning
+from services.scheduler.copies import Copies
 from services.scheduler.decide import DECISIONS, decide, overtaken
 from services.scheduler.fleet import Fleet
 from services.scheduler.hearing import Hearing
@@ -49,20 +50,28 @@ class Commands:
     """The handler of commands."""
 
     def __init__(
-        self, settings: SchedulerSettings, rig: Rig, fleet: Fleet, ledger: Ledger, hearing: Hearing
+        self,
+        settings: SchedulerSettings,
+        rig: Rig,
+        fleet: Fleet,
+        ledger: Ledger,
+        hearing: Hearing,
+        ticks: Ticks,
+        copies: Copies,
     ) -> None:
         self._settings = settings
         self._rig = rig
         self._fleet = fleet
         self._ledger = ledger
         self._hearing = hearing
-        self._ticks = Ticks(
-            rig.clock, most=settings.tick_commands, tick_s=settings.tick_ms / MS_PER_S
-        )
+        self._ticks = ticks
+        self._copies = copies
 
     async def on_command(self, command: Envelope[Any], message: Incoming) -> None:
         """Decide and record; when somebody else wrote first, look again and decide again."""
         await self._hearing.wait_until_warm()
+        if not isinstance(command.data, ConfigureHost):
+            await self._copies.until_done_with(command.data.vm)
         command = replace(command, traceparent=tracing.traceparent() or command.traceparent)
         again = message.delivered > 1
         if again:
@@ -96,11 +105,8 @@ class Commands:
             await self._rig.clock.sleep(self._settings.settle_tick_s)
 
     def _decide(self, command: Envelope[Any], *, again: bool) -> Decision:
-        """Whoever asks about a VM that is just being written asks again when it is."""
         held = self._held(command)
         decision = decide(command, self._fleet, now=self._rig.clock.monotonic())
-        if held is not None and not held.revision and not isinstance(decision, Repeated):
-            raise Conflict(f"VM {held.assignment.vm} is being written")
         if again and not isinstance(decision, Repeated):
             return overtaken(command, held) or decision
         return decision
@@ -119,14 +125,7 @@ class Commands:
 
     async def _may_change(self, decision: Decision) -> bool:
         """Whether what is about to be heard may turn a refusal."""
-        if not isinstance(decision, Refused):
-            return False
-        if decision.rests_on is not None and await self._ledger.define_again(decision.rests_on):
-            return True
-        if self._hearing.settled:
-            return False
-        missing = decision.unregistered
-        return decision.unheard or (missing is not None and await self._ledger.has_called(missing))
+        return isinstance(decision, Refused) and await self._hearing.may_turn(decision)
 
     async def _record(self, command: Envelope[Any], decision: Decision) -> None:
         origin, voice = origin_of(command), self._ledger.voice
@@ -194,14 +193,16 @@ def key_of_event(message: Incoming) -> str:
 async def build(settings: SchedulerSettings, rig: Rig) -> Service:
     """The scheduler of one site."""
     fleet = Fleet(settings.limits, shipped(), policy=settings.policy)
-    ledger = Ledger(rig, fleet)
+    ledger = Ledger(rig, fleet, resay_limit=settings.resay_limit)
     hearing = Hearing(settings, rig, fleet, ledger)
-    commands = Commands(settings, rig, fleet, ledger, hearing)
+    ticks = Ticks(rig.clock, most=settings.tick_commands, tick_s=settings.tick_ms / MS_PER_S)
+    copies = Copies(settings, rig, fleet, ledger, hearing, ticks)
+    commands = Commands(settings, rig, fleet, ledger, hearing, ticks, copies)
     hosts = Hosts(rig, fleet, ledger)
     return Service(
         description="Gives every VM to a host and carries later wishes to it",
         consumers=(
-            _commands_consumer(settings, rig.site, commands),
+            _commands_consumer(settings, rig.site, commands, copies),
             _events_consumer(settings, rig.site, hosts),
         ),
         endpoints=(
@@ -219,7 +220,11 @@ async def build(settings: SchedulerSettings, rig: Rig) -> Service:
     )
 
 
-def _commands_consumer(settings: SchedulerSettings, site: str, commands: Commands) -> Consumer:
+def _commands_consumer(
+    settings: SchedulerSettings, site: str, commands: Commands, copies: Copies
+) -> Consumer:
+    table: dict[type[Any], Handler] = dict.fromkeys(DECISIONS, commands.on_command)
+    table[CreateVms] = copies.on_command
     return Consumer(
         stream=subjects.COMMANDS,
         name=f"scheduler-{site}",
@@ -228,7 +233,7 @@ def _commands_consumer(settings: SchedulerSettings, site: str, commands: Command
             subjects.every_command("vm", site=site),
             subjects.every_command("host", site=site),
         ),
-        handler=by_type(dict.fromkeys(DECISIONS, commands.on_command)),
+        handler=by_type(table),
         key=key_of_command,
         concurrency=settings.concurrency,
         single_active=True,

@@ -24,6 +24,7 @@ from services.scheduler.config import CONFIG, FOLLOWED, define
 from services.scheduler.fleet import Fleet
 from services.scheduler.ledger import FLEET, Ledger, learn
 from services.scheduler.messages import SENDER, silent
+from services.scheduler.model import Refused
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.silence import newly_silent, returned
 
@@ -69,6 +70,15 @@ class Hearing:
         """Whether a lease that is not there would have been heard by now."""
         heard_s = self._rig.clock.monotonic() - self._hearing_since
         return self.warm and heard_s > self._settings.settle_s
+
+    async def may_turn(self, refused: Refused) -> bool:
+        """Whether what is about to be heard may turn a refusal."""
+        key, missing = refused.rests_on, refused.unregistered
+        if key is not None and await self._ledger.define_again(key):
+            return True
+        if self.settled:
+            return False
+        return refused.unheard or (missing is not None and await self._ledger.has_called(missing))
 
     async def follow_fleet(self) -> None:
         everything = subject_of(subjects.KV_FLEET, ">")
@@ -144,7 +154,7 @@ class Hearing:
     async def _finish_last_run(self) -> None:
         while True:
             try:
-                await self._ledger.tell_what_was_left(self._settings.resay_limit)
+                await self._ledger.tell_what_was_left()
                 await self._recall_silence()
                 return
             except BusError as error:

@@ -6,13 +6,14 @@ and not yet told is remembered, so that it is told before anything later about t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import timedelta
 
 import msgspec
 import structlog
 
-from chassis.bus import Ack, Conflict, Outgoing, Unavailable
+from chassis.bus import Ack, Conflict, Expect, Outgoing, Unavailable
 from chassis.kv import Entry, entry, stream_of, subject_of
 from chassis.service import Rig
 from schemas import subjects
@@ -50,7 +51,9 @@ log = structlog.get_logger()
 class Ledger:
     """FLEET's only writer in this process."""
 
-    def __init__(self, rig: Rig, fleet: Fleet) -> None:
+    def __init__(self, rig: Rig, fleet: Fleet, *, resay_limit: int) -> None:
+        """`resay_limit`: how many of the newest assignments may have been left untold."""
+        self._resay_limit = resay_limit
         self._rig = rig
         self._bus = rig.bus
         self._fleet = fleet
@@ -62,9 +65,7 @@ class Ledger:
     async def place(self, placed: Placed) -> None:
         """Write a new VM's assignment; it counts on its host from now, and no longer if this fails."""
         new = placed.assignment
-        if not self.term.held:
-            await self.term.take()
-            raise Conflict("decided before this scheduler's term")
+        await self._require_term()
         self._fleet.reserve(new)
         try:
             ack = await self._place(new)
@@ -73,18 +74,55 @@ class Ledger:
         finally:
             self._fleet.release(vm=new.vm, host=new.host)
 
+    async def _require_term(self) -> None:
+        """Whoever was active before may have died between a write and its event: that is told before
+        anything later about the VM."""
+        if not self.term.held:
+            await self.term.take(self.tell_what_was_left)
+            raise Conflict("decided before this scheduler's term")
+
     async def _place(self, new: VmAssignment) -> Ack:
         condition = self.term.still()
+        return await self._firmly(self._bus.publish(first_write(new, term=condition)), condition)
+
+    async def _firmly(self, written: Awaitable[Ack], condition: Expect) -> Ack:
+        """What was placed on condition of a term; a failure ends the term."""
         try:
-            ack = await self._bus.publish(first_write(new, term=condition))
+            ack = await written
         except (Conflict, Unavailable):
             self.term.lose(condition)
             raise
         if ack.duplicate:
-            raise Conflict(f"VM {new.vm} was placed before")
+            raise Conflict("placed before")
         return ack
 
+    async def place_each(self, placed: Sequence[Placed]) -> None:
+        """Write several new VMs, each for itself. What came in between of one is raised when all are
+        through."""
+        outcomes = await asyncio.gather(*map(self.place, placed), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    async def place_together(self, placed: Sequence[Placed]) -> None:
+        """Write several new VMs, all or none."""
+        await self._require_term()
+        news = [one.assignment for one in placed]
+        for new in news:
+            self._fleet.reserve(new)
+        try:
+            condition = self.term.still()
+            writes = [first_write(new, term=condition) for new in news]
+            ack = await self._firmly(self._bus.publish_together(writes), condition)
+            for sequence, new in enumerate(news, start=ack.sequence - len(news) + 1):
+                self._fleet.apply_assignment(new, sequence)
+                self._untold[new.vm] = new
+        finally:
+            for new in news:
+                self._fleet.release(vm=new.vm, host=new.host)
+
     async def change(self, changed: Changed) -> None:
+        await self._require_term()
         await self.tell_untold(changed.assignment.vm)
         ack = await self._bus.publish(next_write(changed.assignment, revision=changed.revision))
         self._fleet.apply_assignment(changed.assignment, ack.sequence)
@@ -128,6 +166,13 @@ class Ledger:
             return self._rig.clock.now() - time_of(operation) > EVENTS_FORGET
         return subjects.parts_of_event(last.subject)[-1] in ENDS
 
+    async def end_of(self, operation: str) -> str | None:
+        """How an operation ended, as far as EVENTS knows; None if it has not."""
+        pattern = subjects.events_about("operation", operation, site=self._rig.site)
+        last = await self._bus.last(subjects.EVENTS, pattern)
+        said = subjects.parts_of_event(last.subject)[-1] if last is not None else ""
+        return said if said in ENDS else None
+
     async def has_called(self, host: str) -> bool:
         """Whether a host, or any (`*`), has said that it registers, as far as EVENTS knows. What it
         said may still be on its way to the table."""
@@ -158,10 +203,10 @@ class Ledger:
         for message in messages:
             await self._bus.publish(message)
 
-    async def tell_what_was_left(self, newest: int) -> None:
-        """At the start: the last run may have died between a write and its event. It can only have
-        been among the newest assignments."""
-        for held in self._fleet.newest(newest):
+    async def tell_what_was_left(self) -> None:
+        """At the start, and of a term: the last one may have died between a write and its event. It can
+        only have been among the newest assignments."""
+        for held in self._fleet.newest(self._resay_limit):
             if not await self._was_told(held.assignment):
                 log.info("assignment_told_late", vm=held.assignment.vm)
                 await self.tell(held.assignment)

@@ -6,6 +6,7 @@ Pure. Every id is derived from the command's, so that saying it twice is saying 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -51,7 +52,7 @@ class Origin(Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
-def origin_of(command: Envelope[object]) -> Origin:
+def origin_of(command: Envelope[Any]) -> Origin:
     return Origin(
         operation=command.id,
         cause=command.id,
@@ -137,6 +138,11 @@ def _reassigned(assignment: VmAssignment) -> VmReassigned:
 
 def failed(refused: Refused, voice: Voice, origin: Origin) -> Outgoing:
     said = OperationFailed(problem=refused.problem)
+    return _event(said, voice, origin, kind="operation", id=origin.operation)
+
+
+def succeeded(detail: str, voice: Voice, origin: Origin) -> Outgoing:
+    said = OperationSucceeded(detail=detail)
     return _event(said, voice, origin, kind="operation", id=origin.operation)
 
 

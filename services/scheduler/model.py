@@ -142,12 +142,14 @@ ANY_HOST = "*"
 
 class Refused(Struct, frozen=True, kw_only=True):
     """`unheard`: a lease that was not heard is part of the reason. `unregistered`: so it is that this
-    host, or any (`*`), has not registered. `rests_on`: so it is what CONFIG holds under this key."""
+    host, or any (`*`), has not registered. `rests_on`: so it is what CONFIG holds under this key.
+    `for_others`: it would have been placed, but not without others, which were refused."""
 
     problem: Problem
     unheard: bool = False
     unregistered: str | None = None
     rests_on: str | None = None
+    for_others: bool = False
 
 
 Decision = Placed | Changed | Acted | Configured | Repeated | Refused

@@ -12,11 +12,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.commands import ConfigureHost, CreateVm
+from schemas.commands import ConfigureHost, CreateVm, CreateVms
 from schemas.envelope import Envelope
 from schemas.forecasts import Change, Forecast
 from schemas.policies import Policy
 from schemas.subjects import BY_MESSAGE
+from services.scheduler.batches import decide_many, outcome_of, release_all
 from services.scheduler.decide import chance_of
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import (
@@ -88,6 +89,28 @@ def told(decision: Decision, command: Envelope[Any], fleet: Fleet, *, now: float
             if problem.type != "urn:vireo:problem:unplaceable":
                 return about
             return _with_reasons(about, command, fleet, now=now)
+
+
+def told_many(command: Envelope[CreateVms], fleet: Fleet, *, now: float) -> Forecast:
+    """What would come of a command for several VMs: where each would go, as a change of its name."""
+    wish = command.data
+    decisions = decide_many(command, fleet, now=now)
+    release_all(decisions, fleet)
+    outcome = outcome_of(decisions, gang=wish.gang)
+    hosts = [one.assignment.host if isinstance(one, Placed) else None for one in decisions]
+    about = Forecast(
+        command=BY_MESSAGE[CreateVms].name,
+        kind="vm",
+        target=wish.names[0],
+        changes=tuple(
+            Change(field=name, after=host)
+            for name, host in zip(wish.names, hosts, strict=True)
+            if host is not None
+        ),
+    )
+    if isinstance(outcome, Refused):
+        return replace(about, problem=outcome.problem)
+    return replace(about, detail=outcome.replace(" are placed", " would be placed"))
 
 
 def differences(
