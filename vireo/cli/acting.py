@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import typer
 from msgspec import Struct
 
-from vireo.cli import session
+from vireo.cli import options, session
 from vireo.cli.options import parsed
 from vireo.cli.printing import Output, note, show_data, show_lines, show_page
 from vireo.cli.quantities import seconds
@@ -35,10 +37,35 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 def waiting(
-    *, wait: bool, timeout: str, quiet: bool, output: Output, dry_run: bool = False
+    wait: options.Wait = True,
+    timeout: options.Timeout = options.WAIT,
+    quiet: options.Quiet = False,
+    dry_run: options.DryRun = False,
+    output: options.Output = Output.TABLE,
 ) -> Waiting:
+    """From the options that all such commands share."""
     timeout_s = parsed("--timeout", seconds, timeout)
     return Waiting(wait=wait, timeout_s=timeout_s, quiet=quiet, output=output, dry_run=dry_run)
+
+
+def waits(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the options of `waiting` in place of its parameter `how`.
+
+    typer reads a command's options from its signature, so there they are put.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(waiting, eval_str=True).parameters
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        how = waiting(**{name: given.pop(name) for name in shared})
+        command(**given, how=how)
+
+    parameters = [one for one in own.values() if one.name != "how"] + [*shared.values()]
+    by_name = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    with_options.__signature__ = inspect.Signature(by_name)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {one.name: one.annotation for one in by_name}
+    return with_options
 
 
 def act(context: typer.Context, begin: Begin, how: Waiting, *, name: str) -> None:

@@ -83,6 +83,7 @@ def show(context: typer.Context, host: options.Host, output: options.Output = Ou
         "vireo host set h1 --unset cpu-overcommit --weight 5",
     ),
 )
+@acting.waits
 def set_(
     context: typer.Context,
     host: options.Host,
@@ -129,14 +130,10 @@ def set_(
             help="Back to what the site says: cpu-overcommit, reserve-memory-mib, …", metavar="NAME"
         ),
     ] = None,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Set a host's maintenance, labels, taints and tuning; what isn't named stays as it is."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     change = HostChanges(
         labels=parsed("--label", labels, label or ()),
         unlabelled=tuple(remove_label or ()),

@@ -101,17 +101,14 @@ def why(
 
 
 @app.command(epilog=examples("vireo vm start web1"))
+@acting.waits
 def start(
     context: typer.Context,
     vm: options.Vm,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Start a stopped VM."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.start(vm), how, name=vm)
 
 
@@ -120,19 +117,16 @@ def start(
         "vireo vm stop web1", "vireo vm stop web1 --grace 2m", "vireo vm stop web1 --force"
     )
 )
+@acting.waits
 def stop(
     context: typer.Context,
     vm: options.Vm,
     force: options.Forced = False,
     grace: options.Grace = options.GRACE,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Shut a VM down. The plug is pulled if the guest takes longer than --grace."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     grace_s = parsed("--grace", seconds, grace)
 
     def begin(client: Client) -> Awaitable[PendingOperation]:
@@ -142,54 +136,46 @@ def stop(
 
 
 @app.command(epilog=examples("vireo vm reboot web1", "vireo vm reboot web1 --force"))
+@acting.waits
 def reboot(
     context: typer.Context,
     vm: options.Vm,
     force: options.Forced = False,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Reboot a running VM."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.reboot(vm, mode=_mode(force)), how, name=vm)
 
 
 @app.command(epilog=examples("vireo vm pause web1"))
+@acting.waits
 def pause(
     context: typer.Context,
     vm: options.Vm,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Freeze a running VM; its memory stays where it is."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.pause(vm), how, name=vm)
 
 
 @app.command(epilog=examples("vireo vm resume web1"))
+@acting.waits
 def resume(
     context: typer.Context,
     vm: options.Vm,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Let a paused VM go on."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     acting.act(context, lambda client: client.vms.resume(vm), how, name=vm)
 
 
 @app.command(
     epilog=examples("vireo vm delete web1", "vireo vm delete web1 --yes --graceful --grace 2m")
 )
+@acting.waits
 def delete(
     context: typer.Context,
     vm: options.Vm,
@@ -198,16 +184,12 @@ def delete(
         bool, typer.Option("--graceful", help="Let the guest shut down first.")
     ] = False,
     grace: options.Grace = options.GRACE,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Delete a VM and its disks. There is no way back; on a terminal you are asked first."""
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     grace_s = parsed("--grace", seconds, grace)
-    if not (yes or dry_run) and sys.stdin.isatty() and sys.stderr.isatty():
+    if not (yes or how.dry_run) and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Delete {vm} and its disks?", abort=True, err=True)
 
     def begin(client: Client) -> Awaitable[PendingOperation]:

@@ -9,7 +9,6 @@ import typer
 
 from vireo.cli import acting, completion, options, session
 from vireo.cli.options import examples
-from vireo.cli.printing import Output
 from vireo.cli.rules import RuleOptions
 from vireo.cli.spec import SpecOptions, missing, spec_of
 from vireo.cli.spec_file import SpecFile, read_spec
@@ -31,6 +30,7 @@ EXAMPLES = examples(
 )
 
 
+@acting.waits
 def create(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="The VM's name.", metavar="NAME")] = None,
@@ -138,11 +138,8 @@ def create(
         typer.Option(help="Within one NUMA node, which is usual, or any.", metavar="one|any"),
     ] = None,
     stopped: Annotated[bool, typer.Option("--stopped", help="Make it, don't start it.")] = False,
-    wait: options.Wait = True,
-    timeout: options.Timeout = options.WAIT,
-    quiet: options.Quiet = False,
-    dry_run: options.DryRun = False,
-    output: options.Output = Output.TABLE,
+    *,
+    how: acting.Waiting,
 ) -> None:
     """Create a VM and start it. Options go before what a file says, and add to its lists; a file can
     say more than options (docs/vm-specs.md)."""
@@ -172,7 +169,6 @@ def create(
             numa=numa,
         ),
     )
-    how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run)
     try:
         source = read_spec(file) if file else SpecFile()
         spec = spec_of(given, source.values)
