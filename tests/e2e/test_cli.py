@@ -296,6 +296,19 @@ async def test_why_a_vm_is_where_it_is_and_how_many_more_fit(
     assert (await shell.run("capacity")).code == 2
 
 
+async def test_taints_and_tuning_are_set_one_by_one(shell: Shell, gateway: Gateway) -> None:
+    ended = await shell.run(
+        *("host", "set", "h1", "--taint", "gpu=a100", "--reserve-memory", "4GiB", "-q"),
+        *("--unset", "weight"),
+    )
+    assert ended.code == 0, ended.err
+    patch = next(request for request in gateway.requests if request.method == "PATCH")
+    assert json.loads(patch.body) == {
+        "taints": [{"key": "gpu", "value": "a100"}],
+        "tuning": {"reserve_memory_mib": 4096},
+    }
+
+
 async def test_an_operation_shows_its_trail_and_the_reasons(shell: Shell, gateway: Gateway) -> None:
     gateway.add_vm(SPEC)
     operation = next(iter(gateway.operations))
@@ -359,6 +372,17 @@ async def test_every_bad_field_stands_on_a_line_of_its_own(shell: Shell) -> None
         "  /memory_mib  at most 16777216\n"
         "hint: mend what is named above; --help shows what is understood\n",
     )
+
+
+async def test_what_is_bad_in_a_file_is_told_with_its_line(shell: Shell, tmp_path: Path) -> None:
+    spec = tmp_path / "web.yaml"
+    spec.write_text("name: web1\n\ncpus: 9999\non:\n  not_on: [h2]\ndisks: [{image: tiny}]\n")
+
+    ended = await shell.run("vm", "create", "-f", str(spec), "--memory", "99TiB")
+
+    assert ended.code == 2
+    assert f"  /cpus        at most 512 ({spec}, line 3)\n" in ended.err
+    assert "  /memory_mib  at most 16777216\n" in ended.err
 
 
 async def test_no_good_token_is_code_3(shell: Shell) -> None:
