@@ -9,7 +9,13 @@ import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from chassis.service import Clock
+
+T = TypeVar("T")
 
 
 class SystemClock:
@@ -63,6 +69,20 @@ class ManualClock:
                 woken.set_result(None)
                 await settle()
         self._elapsed_s = target
+
+
+async def within(clock: Clock, seconds: float, work: Awaitable[T]) -> T:
+    """What `work` answers; TimeoutError, and no more of it, once so much time has passed on this clock."""
+    task = asyncio.ensure_future(work)
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((task, timer), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+        timer.cancel()
 
 
 async def settle(rounds: int = 50) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from chassis.clock import within
 from chassis.service import Clock
 from schemas import events
 from schemas.ids import VmId
@@ -162,13 +163,8 @@ class Guests:
         answers: dict[str, Any] = {}
         files: dict[str, str] = {}
         try:
-            async with asyncio.timeout(self._settings.budget_s):
-                answers["guest-info"] = await self._one(vm, "guest-info")
-                enabled = guest_agent.enabled(answers["guest-info"])
-                for name in guest_agent.COMMANDS[1:]:
-                    if name in enabled:
-                        await self._one_if_it_can(vm, name, answers)
-                await self._read_files(vm, enabled, answers, files)
+            asking = self._ask_all(vm, answers, files)
+            await within(self._clock, self._settings.budget_s, asking)
         except TimeoutError:
             error = f"the guest's agent took longer than {self._settings.budget_s:g} s"
         except (HypervisorFailure, HypervisorUnavailable, msgspec.MsgspecError) as failure:
@@ -176,6 +172,14 @@ class Guests:
         else:
             error = ""
         return Round(answers=answers, files=files, error=error)
+
+    async def _ask_all(self, vm: VmId, answers: dict[str, Any], files: dict[str, str]) -> None:
+        answers["guest-info"] = await self._one(vm, "guest-info")
+        enabled = guest_agent.enabled(answers["guest-info"])
+        for name in guest_agent.COMMANDS[1:]:
+            if name in enabled:
+                await self._one_if_it_can(vm, name, answers)
+        await self._read_files(vm, enabled, answers, files)
 
     async def _one(self, vm: VmId, name: str, **arguments: object) -> Any:
         raw = await self._hypervisor.ask_guest(

@@ -13,6 +13,7 @@ from typing import Literal
 import structlog
 from msgspec.structs import replace
 
+from chassis.clock import within
 from schemas import events
 from schemas.actions import RebootVmOnce
 from schemas.assignments import VmAssignment
@@ -301,14 +302,11 @@ class Keeper:
 
     async def _first(self, event: asyncio.Event, seconds: float) -> Literal["news", "time"]:
         """Wait for an event or for the time to pass, by the agent's clock."""
-        news = asyncio.ensure_future(event.wait())
-        timer = asyncio.ensure_future(self._means.clock.sleep(seconds))
         try:
-            await asyncio.wait((news, timer), return_when=asyncio.FIRST_COMPLETED)
-            return "news" if news.done() else "time"
-        finally:
-            news.cancel()
-            timer.cancel()
+            await within(self._means.clock, seconds, event.wait())
+        except TimeoutError:
+            return "time"
+        return "news"
 
 
 def guest_failed(detail: str) -> Problem:

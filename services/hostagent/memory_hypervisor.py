@@ -13,6 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from chassis.clock import SystemClock, within
+from chassis.service import Clock
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId
 from schemas.resources import DiskSpec, ForeignDomain, StopMode
@@ -56,13 +58,26 @@ class Domain(Struct, frozen=True, kw_only=True):
 class MemoryHypervisor:
     """Keeps its domains and disks as long as the object lives: longer than the agent under test."""
 
-    def __init__(self, *, images: tuple[str, ...] = ("tiny",), obedient: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        images: tuple[str, ...] = ("tiny",),
+        obedient: bool = True,
+        clock: Clock | None = None,
+        patience_s: float = 60,
+    ) -> None:
         self.domains: dict[VmId, Domain] = {}
         self.disks: dict[tuple[VmId, str], DiskSpec] = {}
         self.foreign: tuple[ForeignDomain, ...] = ()
         self.log: list[str] = []
+        self.answers = asyncio.Event()
+        """Cleared: it hangs, and whoever calls it waits."""
+        self.answers.set()
         self._images = images
-        self._obedient = obedient
+        self.obedient = obedient
+        """Whether guests do what they are asked for."""
+        self._clock = clock or SystemClock()
+        self._patience_s = patience_s
         self._listeners: list[Callable[[Notice], None]] = []
         self._up = True
 
@@ -84,7 +99,7 @@ class MemoryHypervisor:
     # what the agent asks for
 
     async def describe(self) -> Description:
-        self._check()
+        await self._reached()
         return Description(
             driver="MEMORY",
             domain_type="test",
@@ -95,19 +110,19 @@ class MemoryHypervisor:
         )
 
     async def survey(self) -> Survey:
-        self._check()
+        await self._reached()
         ours = tuple(
             Claimed(vm=vm, state=domain.seen.state) for vm, domain in sorted(self.domains.items())
         )
         return Survey(ours=ours, foreign=self.foreign)
 
     async def observe(self, vm: VmId) -> Observed | None:
-        self._check()
+        await self._reached()
         domain = self.domains.get(vm)
         return None if domain is None else domain.seen
 
     async def create_disk(self, vm: VmId, disk: DiskSpec) -> None:
-        self._check()
+        await self._reached()
         if disk.image is not None and disk.image not in self._images:
             raise HypervisorFailure(f"image {disk.image!r} is not on this host")
         if disk.image is None and not disk.size_gib:
@@ -116,7 +131,7 @@ class MemoryHypervisor:
         self.disks.setdefault((vm, disk.name), disk)
 
     async def remove_disks(self, vm: VmId) -> None:
-        self._check()
+        await self._reached()
         if vm in self.domains:
             raise HypervisorFailure("the disks belong to a domain that is still there")
         self.log.append("remove_disks")
@@ -124,6 +139,7 @@ class MemoryHypervisor:
             del self.disks[key]
 
     async def move(self, moves: Sequence[Move], around: Around = freely) -> None:
+        await self._reached()
         for move in moves:
             with around(move) as wanted:
                 if not wanted:
@@ -131,21 +147,23 @@ class MemoryHypervisor:
                 self._move(move)
 
     async def ask_to_stop(self, vm: VmId) -> None:
+        await self._reached()
         domain = self._get(vm)
         self.log.append("ask_to_stop")
-        if self._obedient and domain.seen.state == "running":
+        if self.obedient and domain.seen.state == "running":
             self._halt(vm, "guest")
 
     async def reboot(self, vm: VmId, mode: StopMode) -> None:
+        await self._reached()
         domain = self._get(vm)
         if domain.seen.state != "running":
             raise HypervisorFailure("the domain is not running")
         self.log.append(f"reboot {mode}")
-        if self._obedient or mode == "forced":
+        if self.obedient or mode == "forced":
             self._tell(Rebooted(domain=vm))
 
     async def sample(self) -> VmColumns:
-        self._check()
+        await self._reached()
         seen = [domain.seen for _, domain in sorted(self.domains.items())]
         return VmColumns(
             ids=tuple(one.vm for one in seen),
@@ -154,6 +172,7 @@ class MemoryHypervisor:
         )
 
     async def ask_guest(self, vm: VmId, command: bytes, *, timeout_s: float) -> bytes:
+        await self._reached()
         self._get(vm)
         raise HypervisorFailure("make-believe guests have no agent")
 
@@ -162,8 +181,8 @@ class MemoryHypervisor:
 
     # what others may do behind the agent's back
 
-    def guest_stops(self, vm: VmId, cause: StopCause = "guest") -> None:
-        self._halt(vm, cause)
+    def guest_stops(self, vm: VmId, cause: StopCause = "guest", detail: str = "") -> None:
+        self._halt(vm, cause, detail)
 
     def tamper(self, seen: Observed | None, *, vm: VmId) -> None:
         """Put a domain into a state by hand; None undefines it, as `virsh undefine` would."""
@@ -172,6 +191,10 @@ class MemoryHypervisor:
         else:
             self.domains[vm] = replace(self.domains.get(vm, Domain(seen=seen)), seen=seen)
         self._tell(Changed(domain=vm))
+
+    def deafen(self) -> None:
+        """Nobody listens any more: the agent's process is gone."""
+        self._listeners.clear()
 
     def disconnect(self) -> None:
         self._up = False
@@ -262,6 +285,15 @@ class MemoryHypervisor:
 
     # inside
 
+    async def _reached(self) -> None:
+        """A call that hangs is given up by whoever asked, or after `patience_s`, as libvirt's are."""
+        self._check()
+        if not self.answers.is_set():
+            try:
+                await within(self._clock, self._patience_s, self.answers.wait())
+            except TimeoutError as error:
+                raise HypervisorUnavailable("it did not answer in time") from error
+
     def _check(self) -> None:
         if not self._up:
             raise HypervisorUnavailable("not connected")
@@ -273,13 +305,13 @@ class MemoryHypervisor:
             raise HypervisorFailure("there is no such domain")
         return domain
 
-    def _halt(self, vm: VmId, cause: StopCause) -> None:
-        self._stop(vm, cause)
+    def _halt(self, vm: VmId, cause: StopCause, detail: str = "") -> None:
+        self._stop(vm, cause, detail)
         self._tell(Changed(domain=vm))
 
-    def _stop(self, vm: VmId, cause: StopCause) -> None:
+    def _stop(self, vm: VmId, cause: StopCause, detail: str = "") -> None:
         domain = self.domains[vm]
-        seen = replace(domain.seen, state="stopped", cause=cause)
+        seen = replace(domain.seen, state="stopped", cause=cause, detail=detail)
         self.domains[vm] = replace(domain, seen=seen)
 
     def _tell(self, notice: Notice) -> None:
