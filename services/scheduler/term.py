@@ -13,6 +13,7 @@ be stored.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 from msgspec import Struct
@@ -60,9 +61,9 @@ class Term:
         self._heard = max(self._heard, revision)
         self._more_heard.set()
 
-    async def take(self) -> None:
-        """Begin a term, unless one has begun meanwhile. Raises Conflict if another scheduler took it in
-        the same moment, Unavailable."""
+    async def take(self, begin: Callable[[], Awaitable[None]]) -> None:
+        """Begin a term, unless one has begun meanwhile; `begin` is done before anything else in it.
+        Raises Conflict if another scheduler took it in the same moment, Unavailable."""
         async with self._taking:
             if self.held:
                 return
@@ -75,6 +76,7 @@ class Term:
             while self._heard < ack.sequence:
                 self._more_heard.clear()
                 await self._more_heard.wait()
+            await begin()
             self._revision = ack.sequence
             log.info("term_begun", term=ack.sequence)
 

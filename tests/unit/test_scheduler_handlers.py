@@ -197,6 +197,24 @@ async def test_two_schedulers_tell_that_a_host_is_silent_or_back_once(world: Wor
     assert await world.said() == ["host.silent host/h2", "host.returned host/h2"]
 
 
+async def test_what_a_killed_scheduler_left_untold_is_told_first_by_the_one_that_takes_over(
+    world: World,
+) -> None:
+    await with_host(world, "h1")
+    await world.kill()
+    bus = CutBus(world.bus, publishes=2)  # the term, the assignment
+    async with listening(world) as next_one, listening(world, bus) as killed:
+        dying = asyncio.ensure_future(killed(create(1)))
+        await bus.cut.wait()
+        dying.cancel()
+        await next_one(command(StopVm(vm=VM), 2))
+    assert await world.said() == [
+        f"vm.scheduled vm/{VM}",
+        f"vm.reassigned vm/{VM}",
+        f"operation.failed operation/{id_of(1)}",
+    ]
+
+
 async def test_a_scheduler_whose_term_is_over_places_nothing_on_what_it_knew(
     world: World,
 ) -> None:
