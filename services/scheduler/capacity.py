@@ -116,7 +116,7 @@ def _by_label(fleet: Fleet, found: Fill, by: str) -> tuple[RoomByLabel, ...]:
 
 def _take_away(fleet: Fleet, hosts: Sequence[str], *, now: float, most: int) -> Displaced:
     """Take hosts away and place what they hold on the others."""
-    gone = [held for host in sorted(set(hosts)) for held in fleet.take_away_host(host)]
+    gone = fleet.take_away_hosts(set(hosts))
     homeless = sorted((held for held in gone if not held.assignment.ended), key=_large_first)
     stuck = [one for held in homeless[:most] if (one := _move(fleet, held, now=now)) is not None]
     return Displaced(

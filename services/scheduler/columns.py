@@ -7,7 +7,7 @@ Columns are allocated ahead and doubled when full; a column that nobody asked fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -136,18 +136,18 @@ class Columns:
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
-    def remove(self, name: str) -> Ints:
-        """A host goes; those behind it move up. Answers old row → new row, -1 for the one that went."""
-        row, count = self.row_of[name], len(self.names)
+    def remove(self, gone: Set[str]) -> Ints:
+        """Hosts go; those behind them move up. Answers old row → new row, -1 for those that went."""
+        kept = np.array([name not in gone for name in self.names], np.bool_)
+        count, left = len(kept), int(kept.sum())
         fills = [fill for _, _, fill in self._FIXED] + [ABSENT[key[0]] for key in self._extra]
         for array, fill in zip(self._arrays(), fills, strict=True):
-            array[row : count - 1] = array[row + 1 : count]
-            array[count - 1] = fill
-        del self.names[row]
+            array[:left] = array[:count][kept]
+            array[left:count] = fill
+        self.names = [name for name in self.names if name not in gone]
         self.row_of = {name: row for row, name in enumerate(self.names)}
-        moved = np.arange(count, dtype=np.int32)
-        moved[row:] -= 1
-        moved[row] = NO_VALUE
+        moved = np.full(count, NO_VALUE, np.int32)
+        moved[kept] = np.arange(left, dtype=np.int32)
         return moved
 
     # columns by what they are of: what nobody has reads as absent and takes no room

@@ -8,7 +8,7 @@ at once and arrive again with the bucket's own updates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from msgspec.structs import replace
 
@@ -228,16 +228,17 @@ class Fleet:
         for host in sorted(self._hosts_of.get(vm, ())):
             self._drop((vm, host))
 
-    def take_away_host(self, host: str) -> list[Held]:
-        """As if there were no such host. Answers the assignments that go with it, by VM."""
-        gone = self.held_by(host)
+    def take_away_hosts(self, hosts: Set[str]) -> list[Held]:
+        """As if there were no such hosts. Answers the assignments that go with them, by host and VM."""
+        gone = [held for host in sorted(hosts) for held in self.held_by(host)]
         for held in gone:
-            self._drop((held.assignment.vm, host))
-        row = self._hosts.pop(host, None)
+            self._drop((held.assignment.vm, held.assignment.host))
+        registered = {host for host in hosts if self.host(host) is not None}
+        for host in hosts:
+            self._hosts.pop(host, None)
+            self._early.pop(host, None)
         self._largest.clear()
-        self._early.pop(host, None)
-        if row is not None and row.facts is not None:
-            self.table.remove_host(host)
+        self.table.remove_hosts(registered)
         return gone
 
     # what hosts say of themselves

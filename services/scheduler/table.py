@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -167,10 +167,11 @@ class Table:
         if set(self._tainted) != before:
             self._begin_anew()
 
-    def remove_host(self, host: str) -> None:
-        """A host that holds no VM is no more."""
-        self._put_taints(host, ())
-        self.groups.move(self.columns.remove(host))
+    def remove_hosts(self, hosts: Set[str]) -> None:
+        """Hosts that hold no VM are no more."""
+        for host in hosts:
+            self._put_taints(host, ())
+        self.groups.move(self.columns.remove(hosts))
         self._begin_anew()
 
     def taints(self) -> list[Taint]:

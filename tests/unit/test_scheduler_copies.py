@@ -59,7 +59,7 @@ def test_a_host_that_is_taken_away_takes_its_vms_along() -> None:
     settled(fleet, 1, host="h1")
     settled(fleet, 2, host="h2")
     twin = fleet.copy()
-    assert [held.assignment.vm for held in twin.take_away_host("h1")] == [id_of(1)]
+    assert [held.assignment.vm for held in twin.take_away_hosts({"h1"})] == [id_of(1)]
     assert [row.name for row in twin.hosts()] == ["h2"]
     assert (twin.held(id_of(1)), twin.live_named("vm1")) == (None, ())
     outcome = place(twin, spec())
