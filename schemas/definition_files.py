@@ -212,7 +212,7 @@ def _scalar(node: ScalarNode, plain: Any) -> Any:
 
 def _words(error: msgspec.ValidationError, hint: Any) -> str:
     """msgspec's message without its path; what a pattern means in place of the pattern."""
-    text = str(error).split(" - at ")[0].replace("`", "")
+    text = str(error).split(" - at ")[0].replace("`", "").replace(" | null", "")
     while get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
         meanings = [extra.description for extra in extras if isinstance(extra, Meta)]

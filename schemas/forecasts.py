@@ -59,6 +59,13 @@ class PlacementReview(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For the same spec, the VM itself not counted."""
 
 
+class PolicyTrial(Struct, frozen=True, kw_only=True):
+    """How a policy would place a VM now, and how the policy that counts for it would."""
+
+    given: Forecast
+    in_force: Forecast
+
+
 # capacity
 
 

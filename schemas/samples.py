@@ -393,6 +393,8 @@ REVIEW = forecasts.PlacementReview(
     vm=VM, name=SPEC.name, host=HOST, placement=PLACEMENT, now=FORECAST
 )
 
+TRIAL = forecasts.PolicyTrial(given=FORECAST, in_force=FORECAST)
+
 CAPACITY = forecasts.Capacity(
     site=SITE,
     policy="spread",

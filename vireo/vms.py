@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from schemas.forecasts import PlacementReview
+from schemas.forecasts import PlacementReview, PolicyTrial
+from schemas.policies import Policy
+from schemas.requests import VmRequest
 from schemas.resources import StopMode, Vm, VmSpec, VmState
 from schemas.telemetry import VmReading
 from vireo.dry_runs import Beginning
@@ -31,13 +33,27 @@ class Vms(Generic[R]):
 
     async def create(
         self,
-        spec: VmSpec | Mapping[str, Any],
+        spec: VmSpec | VmRequest | Mapping[str, Any],
         *,
         wait: Wait = False,
         key: str | None = None,
     ) -> R:
-        """A mapping is sent as it is: the server names every bad field of it."""
+        """A mapping is sent as it is: the server names every bad field of it. What a `VmRequest` leaves out
+        its template gives."""
         return await self._beginning.begin("POST", "/v1/vms", spec, wait=wait, key=key)
+
+    async def try_policy(
+        self,
+        policy: str,
+        spec: VmSpec | VmRequest | Mapping[str, Any],
+        *,
+        draft: Policy | None = None,
+    ) -> PolicyTrial:
+        """How a policy (or a draft of it, in place of what is kept) would place such a VM now, and how
+        the policy that counts for it would. Nothing is done."""
+        body = {"spec": spec, "draft": draft} if draft is not None else {"spec": spec}
+        path = f"/v1/policies/{checked_ref('policy', policy)}/try"
+        return await self._transport.ask(path, PolicyTrial, body=body)
 
     async def get(self, vm: str) -> Vm:
         return await self._transport.read(_path(vm), Vm)

@@ -39,6 +39,7 @@ from services.gateway.model import (
     Refusal,
     Replay,
     TokenRecord,
+    TrialRequest,
     Wish,
 )
 
@@ -145,6 +146,12 @@ def change_errors(change: HostChange) -> Iterator[FieldError]:
 def _is_upside_down(tuning: HostTuning) -> bool:
     idle, full = tuning.idle_watts, tuning.full_watts
     return idle is not None and full is not None and full < idle
+
+
+def trial_errors(asked: TrialRequest) -> Iterator[FieldError]:
+    """What can be said against the VM of a trial before its template is known."""
+    for error in request_errors(asked.spec):
+        yield FieldError(field=f"/spec{error.field}", detail=error.detail)
 
 
 def capacity_errors(asked: CapacityRequest) -> Iterator[FieldError]:

@@ -1,5 +1,7 @@
-"""The routes of policies, templates and projects: the same six for each. How they are answered stands in
-`definitions`."""
+"""The routes of policies, templates and projects: the same five for each, and one to try a policy.
+
+How they are answered stands in `definitions` and `forecasts`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from typing import Any
 from msgspec import Struct
 
 from schemas.definitions import KINDS, Definition, DefinitionKind, Template
+from schemas.forecasts import PolicyTrial
 from schemas.problems import FieldError
 from schemas.resources import Operation
-from services.gateway import decide, definitions
-from services.gateway.model import Nothing, PageQuery, VersionQuery, WishQuery
+from services.gateway import decide, definitions, forecasts
+from services.gateway.model import Nothing, PageQuery, TrialRequest, VersionQuery, WishQuery
 from services.gateway.route import Route
 
 PLURALS: dict[DefinitionKind, str] = {
@@ -92,6 +95,23 @@ def routes_of(kind: DefinitionKind) -> tuple[Route[Any, Any], ...]:
     )
 
 
-DEFINITIONS: tuple[Route[Any, Any], ...] = tuple(
-    route for kind in PLURALS for route in routes_of(kind)
+TRIALS: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="POST",
+        path="/v1/policies/{name}/try",
+        name="try_policy",
+        summary="Show how a policy would place a VM now, beside the one that counts for it",
+        description="With `draft`, that in place of what is kept under the name. Nothing is changed.",
+        handler=forecasts.try_policy,
+        answer=PolicyTrial,
+        query=Nothing,
+        body=TrialRequest,
+        check=decide.trial_errors,
+        asks=True,
+    ),
+)
+
+DEFINITIONS: tuple[Route[Any, Any], ...] = (
+    *(route for kind in PLURALS for route in routes_of(kind)),
+    *TRIALS,
 )

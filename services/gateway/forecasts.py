@@ -6,6 +6,7 @@ record comes of any of it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -14,22 +15,26 @@ from msgspec import Raw
 from chassis import tracing
 from schemas import subjects
 from schemas.commands import Command, CreateVm
-from schemas.forecasts import Forecast, PlacementReview
-from schemas.queries import CountCapacity, GetVm, Try
+from schemas.definitions import Definition
+from schemas.forecasts import Forecast, PlacementReview, PolicyTrial
+from schemas.policies import Policy
+from schemas.problems import FieldError, invalid_request, not_found
+from schemas.queries import CountCapacity, GetDefinition, GetVm, Try
 from schemas.resources import Vm
 from schemas.wire import encode
 from services.gateway import decide
-from services.gateway.answers import Answer
+from services.gateway.answers import Answer, refuse
 from services.gateway.asked import Asked, name_in_path
 from services.gateway.desk import Desk
 from services.gateway.idempotency import Target
-from services.gateway.model import Caller, CapacityRequest, Nothing, ReviewQuery
+from services.gateway.model import Caller, CapacityRequest, Nothing, ReviewQuery, TrialRequest
 from services.gateway.naming import whole_spec
 
 SCHEDULER = "scheduler"
 
 _vm = msgspec.json.Decoder(Vm)
 _forecast = msgspec.json.Decoder(Forecast)
+_kept_policy = msgspec.json.Decoder(Definition[Policy])
 
 
 async def dry_run(
@@ -55,6 +60,31 @@ async def review_placement(desk: Desk, asked: Asked[ReviewQuery, Nothing]) -> An
     return Answer(body=encode(review))
 
 
+async def try_policy(desk: Desk, asked: Asked[Nothing, TrialRequest]) -> Answer:
+    """How a policy, or a draft of it, would place such a VM, beside how the one that counts would."""
+    policy = asked.body.draft or await _policy(desk, name_in_path("policy", asked.path["name"]))
+    if policy.name != asked.path["name"]:
+        detail = f"expected {asked.path['name']!r}, as the path says"
+        raise refuse(invalid_request(FieldError(field="/draft/name", detail=detail)))
+    spec = await whole_spec(desk, asked.body.spec, at="/spec")
+    command = desk.rig.ids.new()
+    wish = CreateVm(vm=decide.vm_of(command), spec=spec)
+    given, in_force = await asyncio.gather(
+        _foretell(desk, asked.caller, wish, command=command, policy=policy),
+        _foretell(desk, asked.caller, wish, command=command),
+    )
+    trial = PolicyTrial(given=_forecast.decode(given), in_force=_forecast.decode(in_force))
+    return Answer(body=encode(trial))
+
+
+async def _policy(desk: Desk, name: str) -> Policy:
+    found = await desk.ask("inventory", "definition.get", GetDefinition(kind="policy", name=name))
+    policy = _kept_policy.decode(found).definition
+    if policy is None:
+        raise refuse(not_found("policy", name))
+    return policy
+
+
 async def count_capacity(desk: Desk, asked: Asked[Nothing, CapacityRequest]) -> Answer:
     """How many more would fit at this site."""
     wanted = asked.body
@@ -67,7 +97,13 @@ async def count_capacity(desk: Desk, asked: Asked[Nothing, CapacityRequest]) -> 
 
 
 async def _foretell(
-    desk: Desk, caller: Caller, message: Command, *, command: str, without_vm: str | None = None
+    desk: Desk,
+    caller: Caller,
+    message: Command,
+    *,
+    command: str,
+    without_vm: str | None = None,
+    policy: Policy | None = None,
 ) -> bytes:
     site = desk.rig.site
     what = decide.accept(
@@ -75,5 +111,5 @@ async def _foretell(
     )
     owner = subjects.BY_MESSAGE[type(message)].owner
     endpoint = subjects.of_site("try", site=site) if owner == SCHEDULER else "try"
-    question = Try(command=Raw(encode(what.command)), without_vm=without_vm)
+    question = Try(command=Raw(encode(what.command)), without_vm=without_vm, policy=policy)
     return await desk.ask(owner, endpoint, question)

@@ -15,6 +15,7 @@ from schemas.envelope import Envelope
 from schemas.events import OperationAccepted
 from schemas.forecasts import MOST_HOSTS, MoreHosts
 from schemas.ids import HostName, LabelKey, Labels, MessageId, Name, OperationId, SiteName, VmId
+from schemas.policies import Policy
 from schemas.problems import Problem
 from schemas.queries import Cursor, PageSize
 from schemas.requests import VmRequest
@@ -120,6 +121,14 @@ class ReviewQuery(Struct, frozen=True, kw_only=True):
 
     now: bool = False
     """Also, how it would be decided now, the VM itself not counted."""
+
+
+class TrialRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/policies/{name}/try`: a VM, and a draft of the policy in place of what counts now."""
+
+    spec: VmRequest
+    """Its name does not matter."""
+    draft: Policy | None = None
 
 
 class CapacityRequest(Struct, frozen=True, kw_only=True):

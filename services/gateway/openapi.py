@@ -14,14 +14,17 @@ import msgspec
 from msgspec import Struct
 
 from schemas import samples
+from schemas.audit import LedgerCheck, LedgerGap, LedgerProof, LedgerState
 from schemas.definitions import Definition, Project, Template
 from schemas.events import VmReassigned
-from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview
+from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview, PolicyTrial
 from schemas.plans import Plan, PlanBalance, PlanCheck, PlanDrain
 from schemas.policies import Policy
 from schemas.problems import Problem
+from schemas.proofs import ProvenEvent
 from schemas.requests import VmRequest
 from schemas.resources import Host, Operation, Vm
+from schemas.seals import SignedSeal
 from schemas.telemetry import HostReading, VmReading
 from services.gateway.answers import JSON, PROBLEM_JSON, of_status
 from services.gateway.model import (
@@ -30,6 +33,7 @@ from services.gateway.model import (
     Nothing,
     RebootRequest,
     StopRequest,
+    TrialRequest,
 )
 from services.gateway.route import Route
 from services.gateway.routes import ROUTES
@@ -47,11 +51,18 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     HostReading: samples.HOST_READING,
     PlacementReview: samples.REVIEW,
     Capacity: samples.CAPACITY,
+    PolicyTrial: samples.TRIAL,
     Plan: samples.PLAN,
     PlanCheck: samples.PLAN_CHECK,
     Definition[Policy]: samples.kept(samples.POLICY),
     Definition[Template]: samples.kept(samples.TEMPLATE),
     Definition[Project]: samples.kept(samples.PROJECT),
+    LedgerState: samples.LEDGER_STATE,
+    LedgerGap: samples.LEDGER_GAP,
+    LedgerProof: samples.LEDGER_PROOF,
+    LedgerCheck: samples.LEDGER_CHECK,
+    ProvenEvent: samples.PROVEN_EVENT,
+    SignedSeal: samples.SEAL,
     dict: _EVENT,
 }
 _BODY_EXAMPLES: dict[type[Any], Any] = {
@@ -69,6 +80,7 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
     PlanBalance: PlanBalance(start=0.1, stop=0.05, max_moves=20),
     PlanDrain: PlanDrain(host=samples.HOST),
     Plan: samples.PLAN,
+    TrialRequest: TrialRequest(spec=samples.REQUEST, draft=samples.POLICY),
     CapacityRequest: CapacityRequest(
         spec=samples.REQUEST, by="rack", without=("h4",), add=(MoreHosts(count=3, like="h2"),)
     ),
@@ -78,6 +90,7 @@ _PATH_PARAMETERS = {
     "host": ("Name of the host", samples.HOST),
     "operation": ("Id of the operation", samples.OPERATION),
     "name": ("Its name", "quiet"),
+    "day": ("The day in UTC", "2024-12-06"),
 }
 _QUERY_EXAMPLES: dict[str, Any] = {
     "limit": 50,
@@ -87,6 +100,7 @@ _QUERY_EXAMPLES: dict[str, Any] = {
     "operation": samples.OPERATION,
     "wait": "30s",
     "type": ["vm.started"],
+    "rows": "4117",
 }
 _PROBLEMS: dict[int, str] = {
     400: "The request is not valid; `errors` names every bad field",
@@ -103,7 +117,7 @@ _PROBLEMS: dict[int, str] = {
 
 TAGS = (
     *("vms", "hosts", "policies", "templates", "projects", "capacity", "plans"),
-    *("operations", "events", "health"),
+    *("operations", "events", "ledger", "health"),
 )
 
 

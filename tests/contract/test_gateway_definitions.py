@@ -10,6 +10,7 @@ import pytest
 
 from schemas import commands, queries, resources, samples, subjects
 from schemas.definitions import Definition
+from schemas.forecasts import PolicyTrial
 from schemas.problems import Problem
 from schemas.wire import unwrap
 from tests.fixtures.gateway import GatewayUnderTest
@@ -192,3 +193,43 @@ async def test_a_request_that_was_answered_is_answered_so_again_whatever_became_
     again = await defined.http.post("/v1/vms", json=body, headers=key)
     assert (again.status_code, again.content) == (202, first.content)
     assert (await defined.http.post("/v1/vms", json=body)).status_code == 422
+
+
+# trials
+
+
+async def test_a_policy_is_tried_beside_the_one_that_counts(defined: GatewayUnderTest) -> None:
+    body = {"spec": {"name": "any", "template": "web"}}
+    answer = await defined.http.post("/v1/policies/quiet/try", json=body)
+    assert answer.status_code == 200, answer.text
+    assert msgspec.json.decode(answer.content, type=PolicyTrial) == samples.TRIAL
+    tried = sorted(defined.scheduler.tried, key=lambda one: one.policy is None)
+    assert [one.policy for one in tried] == [samples.POLICY, None]
+    assert {unwrap(bytes(one.command)).data.spec.project for one in tried} == {"shop"}
+    assert await commands_of(defined) == []
+
+
+async def test_a_draft_is_tried_in_place_of_what_is_kept(defined: GatewayUnderTest) -> None:
+    draft = {**POLICY, "weights": {"packed": 1}}
+    body = {"spec": {"name": "any", "disks": [{"image": "tiny"}]}, "draft": draft}
+    await defined.http.post("/v1/policies/quiet/try", json=body)
+    tried = [one.policy for one in defined.scheduler.tried if one.policy is not None]
+    assert [policy.weights for policy in tried] == [{"packed": 1.0}]
+    other = await defined.http.post("/v1/policies/loud/try", json=body)
+    assert [error.field for error in problem(other).errors] == ["/draft/name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "status", "fields"),
+    [
+        ("absent", {"name": "a", "disks": [{"image": "tiny"}]}, 404, []),
+        ("pack", {"name": "a"}, 400, ["/spec/disks"]),
+        ("quiet", {"name": "a", "template": "t"}, 422, ["/spec/template"]),
+    ],
+)
+async def test_a_trial_of_what_is_not_known_is_refused(
+    defined: GatewayUnderTest, name: str, spec: Any, status: int, fields: list[str]
+) -> None:
+    answer = await defined.http.post(f"/v1/policies/{name}/try", json={"spec": spec})
+    assert answer.status_code == status
+    assert [error.field for error in problem(answer).errors] == fields

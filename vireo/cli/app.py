@@ -16,6 +16,7 @@ from vireo.cli import (
     init,
     operation,
     plan,
+    policy_trial,
     up,
     vm,
 )
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("up", epilog=_UP)(up.up)
 app.add_typer(vm.app, name="vm")
 app.add_typer(host.app, name="host")
+definition.policy.command("test", epilog=policy_trial.EXAMPLES)(policy_trial.trial)
 app.add_typer(definition.policy, name="policy")
 app.add_typer(definition.template, name="template")
 app.add_typer(definition.project, name="project")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from schemas.definitions import KINDS, AnyDefinition, DefinitionKind
+from schemas.definitions import KINDS, DefinitionKind, Project, Template
+from schemas.policies import Policy
 from vireo.cli import acting, completion, options, session
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples
@@ -18,6 +19,8 @@ from vireo.cli.printing import Output, note, show_data, show_lines, show_page, s
 if TYPE_CHECKING:
     from vireo.client import Client
     from vireo.operations import PendingOperation
+
+D = TypeVar("D", bound=Policy | Template | Project)
 
 HELP: dict[DefinitionKind, str] = {
     "policy": "Policies: how hosts are weighed, and how strict each rule is.",
@@ -42,7 +45,7 @@ def room_of(client: Client, kind: DefinitionKind) -> Any:
     return getattr(client, PLURAL[kind])
 
 
-def read_file(kind: DefinitionKind, path: str) -> AnyDefinition:
+def read_file(of: type[D], path: str) -> D:
     """The definition in a file; ends the command with every mistake and its place if it is none."""
     from schemas.definition_files import MAX_BYTES, BadFile, read_definition
 
@@ -55,9 +58,9 @@ def read_file(kind: DefinitionKind, path: str) -> AnyDefinition:
     except (OSError, UnicodeDecodeError) as error:
         session.refuse(f"cannot read {path}: {error}")
     try:
-        return read_definition(text, KINDS[kind])
+        return read_definition(text, of)
     except BadFile as bad:
-        note(f"error: {path} is no {kind}")
+        note(f"error: {path} is no {of.__name__.lower()}")
         for each in bad.errors:
             note(f"  {path}:{each.line}:{each.column}: {each.detail}")
         raise typer.Exit(Exit.USAGE) from bad
@@ -84,7 +87,7 @@ def _add_apply(app: typer.Typer, kind: DefinitionKind) -> None:
         how = acting.waiting(
             wait=wait, timeout=timeout, quiet=quiet, output=output, dry_run=dry_run
         )
-        definition = read_file(kind, file)
+        definition = read_file(KINDS[kind], file)
 
         async def begin(client: Client) -> PendingOperation:
             pending: PendingOperation = await room_of(client, kind).apply(definition)
@@ -185,7 +188,7 @@ def _add_diff(app: typer.Typer, kind: DefinitionKind) -> None:
             typer.Argument(help="The newer version; else the newest.", min=1, metavar="NEW"),
         ] = None,
     ) -> None:
-        given = read_file(kind, what) if old is None else None
+        given = read_file(KINDS[kind], what) if old is None else None
 
         async def body(client: Client) -> None:
             from vireo.cli.definition_view import difference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.forecasts import Capacity, Change, Displaced, Forecast, PlacementReview
+from schemas.forecasts import Capacity, Change, Displaced, Forecast, PlacementReview, PolicyTrial
 from schemas.resources import Excluded
 from vireo.cli import words
 from vireo.cli.layout import Page, Section, Table
@@ -28,6 +28,15 @@ def review_page(review: PlacementReview) -> Page:
     return Page(title=f"{review.name}: on {review.host}", sections=tuple(sections))
 
 
+def trial_page(trial: PolicyTrial, *, name: str) -> Page:
+    """A policy beside the one that counts: where each would place the VM, and why the first would."""
+    facts = ((f"by {name}", _where(trial.given)), (_in_force(trial), _where(trial.in_force)))
+    sections = [Section(title="Where", facts=facts), *_forecast_sections(trial.given, changes=False)]
+    return Page(
+        title=f"policy {name}: {_compared(trial)}; nothing was done", sections=tuple(sections)
+    )
+
+
 def capacity_page(capacity: Capacity) -> Page:
     sections = []
     if capacity.count is not None:
@@ -35,6 +44,33 @@ def capacity_page(capacity: Capacity) -> Page:
     if capacity.displaced is not None:
         sections += _displaced_sections(capacity.displaced)
     return Page(title=_capacity_title(capacity), sections=tuple(sections))
+
+
+# trials of policies
+
+
+def _compared(trial: PolicyTrial) -> str:
+    given, in_force = trial.given, trial.in_force
+    if given.problem is not None:
+        return "the VM would fit nowhere"
+    if given.host == in_force.host:
+        return f"the VM would go to {given.host}, as it would now"
+    return f"the VM would go to {given.host}, not to {in_force.host or 'nowhere'}"
+
+
+def _in_force(trial: PolicyTrial) -> str:
+    placement = trial.in_force.placement
+    if placement is None:
+        return "now"
+    return f"now by {placement.policy} {placement.policy_version or ''}".rstrip()
+
+
+def _where(forecast: Forecast) -> str:
+    placement = forecast.placement
+    if placement is None:
+        return "nowhere"
+    ranked = ", ".join(f"{scored.host} {scored.score:.3f}" for scored in placement.ranking)
+    return f"{placement.host} ({ranked})"
 
 
 # dry runs
