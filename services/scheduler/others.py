@@ -11,7 +11,6 @@ from collections.abc import Hashable, Iterator
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from services.scheduler.columns import Bools, Floats, Ints
 from services.scheduler.compiled import CompiledPolicy, judge_hosts
@@ -176,21 +175,27 @@ def _keeps_even(
     it was with the VM at home."""
     if not holding.any():
         return np.ones(len(codes), np.bool_)
-    above = _skews(there, holding, counted)
-    home = codes[row]
-    before = above[home] if home >= 0 else above[-1]
-    allowed = (above <= max(max_skew, float(before))) | (above < above[-1])
-    kept: Bools = allowed[codes]
-    return kept
+    before, home = there.copy(), codes[row]
+    if home >= 0:
+        before[home] += 1.0
+    bound = np.maximum(before - _least(before, counted), max_skew)
+    floor = float((there - bound)[holding].max())
+    least, risen = _least(there, counted), _risen(there, counted)
+    fits = (risen >= floor) & ~(holding & (there + 1.0 - risen > bound))
+    # The last is for hosts in no domain.
+    allowed: Bools = np.append(fits, least >= floor)[codes]
+    return allowed
 
 
-def _skews(there: Floats, holding: Bools, counted: Bools) -> NDArray[np.float64]:
-    """The worst skew with one more in each domain; the last is for one more in none."""
-    highest = float(there[holding].max())
+def _least(there: Floats, counted: Bools) -> float:
+    return float(there[counted].min()) if counted.any() else 0.0
+
+
+def _risen(there: Floats, counted: Bools) -> Floats:
+    """How many the emptiest domain holds with one more in each."""
     low = np.sort(there[counted])
-    least = float(low[0]) if len(low) else 0.0
-    risen = min(least + 1.0, float(low[1])) if len(low) > 1 else least + 1.0
-    is_least = counted & (there == least)
-    emptiest = np.where(is_least & (is_least.sum() == 1), risen, least)
-    top = np.where(holding, np.maximum(there + 1.0, highest), highest)
-    return np.append(top - emptiest, highest - least)
+    if not len(low):
+        return np.zeros(len(there))
+    alone = counted & (there == low[0]) & (len(low) < 2 or low[1] > low[0])
+    risen: Floats = np.where(alone, low[0] + 1.0, low[0])
+    return risen
