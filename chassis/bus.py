@@ -218,6 +218,10 @@ class Bus(Protocol):
         """The newest message on a subject (wildcards allowed), or None."""
         ...
 
+    async def first_from(self, stream: str, sequence: int) -> Incoming | None:
+        """The first message that a stream still has at a sequence or after it, or None."""
+        ...
+
     async def last_sequence(self, stream: str) -> int:
         """The sequence of the newest message that the stream ever stored."""
         ...

@@ -186,6 +186,9 @@ class MemoryBus:
     async def last(self, stream: str, subject: str) -> Incoming | None:
         return self._stream(stream).last(subject)
 
+    async def first_from(self, stream: str, sequence: int) -> Incoming | None:
+        return next(self._stream(stream).after(sequence - 1, [">"]), None)
+
     async def last_sequence(self, stream: str) -> int:
         return self._stream(stream).last_sequence
 

@@ -23,6 +23,7 @@ from schemas.resources import (
     PowerState,
     VmSpec,
 )
+from schemas.seals import SignedSeal
 
 # operations
 
@@ -234,6 +235,34 @@ class ProjectRemoved(Struct, frozen=True, kw_only=True):
     version: int
 
 
+# the record: by the inventory
+
+
+class LedgerSealed(Struct, frozen=True, kw_only=True):
+    """A day of the record was signed. Who keeps this can hold the record to it."""
+
+    seal: SignedSeal
+
+
+class LedgerGapFound(Struct, frozen=True, kw_only=True):
+    """The sequences of EVENTS from `first` to `last` were passed by; they are being looked for."""
+
+    epoch: int
+    first: int
+    last: int
+
+
+class LedgerGapSettled(Struct, frozen=True, kw_only=True):
+    """What became of a gap: so many events were stored, cannot be read, or are in the stream no more."""
+
+    epoch: int
+    first: int
+    last: int
+    filled: int
+    unreadable: int
+    missing: int
+
+
 OperationEvent = OperationAccepted | OperationProgressed | OperationSucceeded | OperationFailed
 VmEvent = (
     VmScheduled
@@ -254,4 +283,5 @@ HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
 DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
 DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
-Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent
+LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled
+Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent

@@ -44,7 +44,12 @@ def prove(size: int, members: Sequence[int], subtree: Callable[[int, int], bytes
     `subtree(low, high)` is the root over the leaves from `low` up to `high`; it is asked for subtrees
     that hold no member.
     """
-    return [subtree(low, high) for low, high in _strangers(0, size, members)]
+    return [subtree(low, high) for low, high in strangers(size, members)]
+
+
+def strangers(size: int, members: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The largest subtrees of a tree of `size` leaves without any of `members`, from left to right."""
+    return _strangers(0, size, members)
 
 
 def proven_root(size: int, members: Mapping[int, bytes], proof: Sequence[bytes]) -> bytes:
@@ -63,7 +68,6 @@ def proven_root(size: int, members: Mapping[int, bytes], proof: Sequence[bytes])
 
 
 def _strangers(low: int, high: int, members: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The largest subtrees without members, from left to right."""
     held = _held(low, high, members)
     if held == 0:
         if high > low:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from schemas import (
     actions,
     assignments,
+    audit,
     commands,
     events,
     forecasts,
@@ -26,11 +27,14 @@ from schemas import (
 from schemas.definitions import Definition, DefinitionKind, Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
+from schemas.ledger import Fault
 from schemas.policies import Policy
 from schemas.problems import FieldError, Problem
+from schemas.proofs import Place, ProvenEvent, proven_event
 from schemas.requests import VmRequest
+from schemas.seals import Seal, SignedSeal, statement_of
 from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
-from schemas.wire import wrap
+from schemas.wire import encode, wrap
 
 D = TypeVar("D", Policy, Template, Project)
 
@@ -222,6 +226,43 @@ HOST_SAMPLE = telemetry.HostSample(
     vms_running=1,
 )
 
+SEAL = SignedSeal(
+    statement=statement_of(
+        Seal(
+            stream="EVENTS",
+            day="2024-12-06",
+            first=1,
+            last=4096,
+            root=32 * "0b",
+            hash=32 * "0c",
+            final=True,
+            sealed_at=AT,
+        )
+    ),
+    signature=64 * "0d",
+    key=32 * "0e",
+)
+
+LEDGER_STATE = audit.LedgerState(
+    stream="EVENTS",
+    rows=4117,
+    hash=32 * "0a",
+    received_at=AT,
+    key=SEAL.key,
+    sealed_through="2024-12-06",
+)
+LEDGER_GAP = audit.LedgerGap(
+    epoch=0, first=4117, last=4120, state="missing", found_at=AT, settled_at=AT
+)
+LEDGER_PROOF = audit.LedgerProof(seal=SEAL, proof=(32 * "0f",))
+LEDGER_CHECK = audit.LedgerCheck(
+    through=4117,
+    last=4117,
+    rows=4117,
+    faults=(Fault(what="missing", number=17, last=18),),
+    ended=True,
+)
+
 _vm: dict[str, Any] = {"vm": VM, "host": HOST, "generation": 2}
 
 MESSAGES: tuple[Struct, ...] = (
@@ -268,6 +309,9 @@ MESSAGES: tuple[Struct, ...] = (
     events.TemplateRemoved(name=TEMPLATE.name, version=2),
     events.ProjectApplied(definition=PROJECT),
     events.ProjectRemoved(name=PROJECT.name, version=3),
+    events.LedgerSealed(seal=SEAL),
+    events.LedgerGapFound(epoch=0, first=4117, last=4120),
+    events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
 )
 
 ASSIGNMENT = assignments.VmAssignment(
@@ -483,6 +527,7 @@ ABOUT = {
     "policy": POLICY.name,
     "template": TEMPLATE.name,
     "project": PROJECT.name,
+    "ledger": "events",
 }
 
 
@@ -512,3 +557,21 @@ def _sender(channel: Channel) -> str:
     by_stream = {COMMANDS: "gateway", ACTIONS: "scheduler"}
     owner = HOST if channel.owner == "hostagent" else channel.owner
     return by_stream.get(channel.stream, owner)
+
+
+def _proven() -> ProvenEvent:
+    envelope = encode(enveloped(events.VmStarted(**_vm)))
+    place = Place(
+        number=4117,
+        position=4117,
+        received_at=AT,
+        previous=32 * "0a",
+        hash=32 * "0b",
+        operation=OPERATION,
+        vm=VM,
+        host=HOST,
+    )
+    return proven_event(envelope, place)
+
+
+PROVEN_EVENT = _proven()

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from types import TracebackType
 
+from vireo.audit import Audit
 from vireo.contexts import Target, chosen
 from vireo.definitions import policies, projects, templates
 from vireo.dry_runs import DryRuns
@@ -59,6 +60,7 @@ class Client:
         self.projects = projects(self._transport, self.operations)
         self.plans = Plans(self._transport)
         self.events = Events(self._transport)
+        self.audit = Audit(self._transport)
         self.dry_run = DryRun(self._transport)
         """The same rooms: calls change nothing and give back what would come of them."""
 

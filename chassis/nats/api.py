@@ -37,6 +37,10 @@ class Api:
     async def last_message(self, stream: str, subject: str) -> Json:
         return await self._ask(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
 
+    async def message_from(self, stream: str, sequence: int) -> Json:
+        wish = {"seq": sequence, "next_by_subj": ">"}
+        return await self._ask(f"STREAM.MSG.GET.{stream}", wish)
+
     async def consumer_info(self, stream: str, consumer: str) -> Json:
         return await self._ask(f"CONSUMER.INFO.{stream}.{consumer}", {})
 

@@ -109,6 +109,15 @@ class NatsBus:
             return None
         return stored(stream, answer["message"])
 
+    async def first_from(self, stream: str, sequence: int) -> Incoming | None:
+        try:
+            answer = await self._api.message_from(stream, sequence)
+        except NotFound:
+            # Nothing there, or no such stream, which is the caller's error and raises.
+            await self._api.stream_info(stream)
+            return None
+        return stored(stream, answer["message"])
+
     async def last_sequence(self, stream: str) -> int:
         state = (await self._api.stream_info(stream))["state"]
         return int(state["last_seq"])

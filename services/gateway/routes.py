@@ -13,6 +13,7 @@ from schemas.requests import VmRequest
 from schemas.resources import Host, Operation, Vm
 from schemas.telemetry import HostReading, VmReading
 from services.gateway import decide, forecasts, handlers, stream
+from services.gateway.audit_routes import AUDIT
 from services.gateway.definition_routes import DEFINITIONS
 from services.gateway.model import (
     CapacityRequest,
@@ -231,4 +232,5 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     *PLANS,
     *OPERATIONS,
     *EVENTS,
+    *AUDIT,
 )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import structlog
@@ -16,12 +17,14 @@ from chassis.migrations import migrate
 from chassis.postgres import Postgres, connect, load_queries
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
 from chassis.tracing import sends, span
-from schemas import queries, subjects
+from schemas import audit, queries, subjects
 from schemas.problems import not_found
 from schemas.wire import Undecodable, unwrap
+from services.inventory.audits import Audits
 from services.inventory.definition_handlers import definitions
 from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
+from services.inventory.record import record_of
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Store
 from services.inventory.waiting import Looks, Waiting
@@ -167,6 +170,23 @@ def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -
     ]
 
 
+def audit_endpoints(audits: Audits, settings: InventorySettings) -> list[Endpoint]:
+    """The endpoints of `schemas.audit`. Few at a time: a check has a core to itself."""
+    table: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Any]]], ...] = (
+        ("ledger.show", "How far the record has come", audit.ShowLedger, audits.state),
+        ("ledger.gaps", "What was passed by", audit.ListGaps, audits.gaps),
+        ("ledger.seals", "The signed days, oldest first", audit.ListSeals, audits.seals),
+        ("ledger.rows", "Events with what is hashed with them", audit.ListRows, audits.rows),
+        ("ledger.prove", "That rows are what was signed", audit.ProveRows, audits.prove),
+        ("ledger.check", "The next rows, against each other", audit.CheckLedger, audits.check),
+        ("ledger.check_seal", "A day, against its seal", audit.CheckSeal, audits.check_seal),
+    )
+    return [
+        Endpoint(name=name, description=text, request=request, handler=handler, concurrency=4)
+        for name, text, request, handler in table
+    ]
+
+
 async def build(settings: InventorySettings, rig: Rig) -> Service:
     """The inventory, connected and with its tables up to date."""
     async with AsyncExitStack() as stack:
@@ -195,13 +215,15 @@ def assemble(
 ) -> Service:
     sql = load_queries(Path(__file__).with_name("queries.sql"))
     reads = Reads(postgres, sql, trail_limit=settings.trail_limit, page_bytes=settings.page_bytes)
+    store = Store(postgres, sql, subjects.EVENTS)
     inventory = Inventory(
-        store=Store(postgres, sql, subjects.EVENTS),
+        store=store,
         reads=reads,
         waiting=Waiting(),
         clock=rig.clock,
     )
     defined = definitions(settings, rig, postgres)
+    record = record_of(settings, rig, postgres, sql, store)
     return Service(
         description="Every event in Postgres, and what follows from it: VMs, hosts, operations",
         consumers=[
@@ -217,12 +239,19 @@ def assemble(
             ),
             defined.consumer(),
         ],
-        endpoints=[*endpoints(inventory, reads, settings), *defined.endpoints()],
+        endpoints=[
+            *endpoints(inventory, reads, settings),
+            *audit_endpoints(record.audits, settings),
+            *defined.endpoints(),
+        ],
         background=[
             lambda: inventory.poll(settings.poll_s),
             lambda: postgres.watch(settings.poll_s),
+            lambda: record.upkeep.run(settings.upkeep_s),
             defined.keep_copied,
         ],
         ready=lambda: postgres.answers,
+        alarms=record.upkeep.alarms,
+        gauges=record.upkeep.gauges(),
         close=close,
     )

@@ -251,3 +251,97 @@ from events
 where stream = $1 and number > $2
 order by number, received_at
 limit $3;
+
+-- name: ledger_head
+select number, hash, received_at from ledgers where stream = $1;
+
+-- name: make_months
+-- This month's table and those of as many months ahead as $1.
+select count(*) filter (where made) from (
+    select make_events_month(
+        'events', (date_trunc('month', now() at time zone 'UTC') + make_interval(months => ahead))::date
+    ) as made
+    from generate_series(0, $1::int) as ahead
+) as months;
+
+-- name: condition
+select
+    (select number from ledgers where stream = $1) as rows,
+    (select coalesce(sum(last - first + 1), 0)::bigint from gaps
+        where stream = $1 and state = 'open' and found_at < now() - make_interval(secs => $2)) as open,
+    (select coalesce(sum(last - first + 1), 0)::bigint from gaps
+        where stream = $1 and state = 'missing') as missing,
+    (select count(*) from events_outside) as outside,
+    (select max(day) from seals where stream = $1) as sealed_through;
+
+-- name: epoch
+select epoch from ledgers where stream = $1;
+
+-- name: open_gaps
+-- Those that did not close by themselves in $2 seconds.
+select first, last, found_at
+from gaps
+where stream = $1 and state = 'open' and found_at < now() - make_interval(secs => $2)
+order by first
+limit 100;
+
+-- name: list_gaps
+select first, last, state, found_at, settled_at
+from gaps
+where stream = $1 and ($2::bigint is null or first > $2) and ($3 or state <> 'filled')
+order by first
+limit $4;
+
+-- name: list_seals
+select day, statement, signature, key, last
+from seals
+where stream = $1 and ($2::bigint is null or last > $2)
+order by last
+limit $3;
+
+-- name: seal_of_day
+select day, first, last, statement, signature, key, blocks
+from seals
+where stream = $1 and day = $2;
+
+-- name: last_seal
+select day, first, last, statement, signature, key, blocks
+from seals
+where stream = $1
+order by day desc
+limit 1;
+
+-- name: day_of_row
+select received_at from events where stream = $1 and number = $2 limit 1;
+
+-- name: rows_of_day
+-- The first and the last row stored from $2 up to $3.
+select min(number) as first, max(number) as last, count(*) as rows
+from events
+where stream = $1 and received_at >= $2 and received_at < $3;
+
+-- name: hashes
+select number, hash from events where stream = $1 and number between $2 and $3 order by number, received_at;
+
+-- name: save_seal
+insert into seals (stream, day, first, last, statement, signature, key, blocks)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
+on conflict do nothing;
+
+-- name: export_rows
+-- With what is hashed with them; found by position where they are found by operation or VM.
+select
+    number, position, received_at, operation::text, vm::text, host, envelope, previous, hash
+from events
+where stream = $1
+    and ($2::bigint is null or number > $2)
+    and ($3::uuid is null or operation = $3)
+    and ($4::uuid is null or vm = $4)
+    and ($5::timestamptz is null or received_at >= $5)
+    and ($6::timestamptz is null or received_at < $6)
+order by number
+limit $7;
+
+-- name: last_before
+-- The last row that was stored before $2: where a check from then on begins.
+select coalesce(max(number), 0) from events where stream = $1 and received_at < $2;

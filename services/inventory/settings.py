@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
@@ -36,5 +37,16 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Pause before trying again what the bus prevented."""
     config_attempts: Annotated[int, Meta(ge=1, le=100)] = 5
     """Writes of one key to CONFIG at a time when others write it first."""
+    signing_key_file: Path | None = None
+    """File with the Ed25519 key (PEM) that seals each day of the record; made at the first start if it is
+    not there. Left out, no day is sealed. Several inventories of one record share one file's content."""
+    upkeep_s: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    """How often to see to the record: months, gaps, seals."""
+    gap_patience_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """How long an event that was passed by may take to come by itself before it is an alarm."""
+    months_ahead: Annotated[int, Meta(ge=1, le=120)] = 3
+    """Months whose tables are made ahead."""
+    rows_checked: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    """Rows of the record that one request checks."""
     page_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 900_000
     """Largest page; it must stay below the bus's largest message, or a list cannot be answered."""

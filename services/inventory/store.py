@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from chassis.postgres import Connection, Postgres
 from schemas.resources import OperationPhase
-from services.inventory.coverage import Gap, Placed, placed, without
+from services.inventory.coverage import Gap, GapState, Placed, placed, without
 from services.inventory.decide import (
     Concerned,
     concerned,
@@ -36,6 +36,8 @@ from services.inventory.model import (
 )
 
 Queries = Mapping[str, str]
+SETTLED: Mapping[GapState, GapState] = {"open": "missing", "filled": "unreadable"}
+"""What the pieces of a gap are called that was cut where a message could not be read."""
 R = TypeVar("R", bound=Struct)
 
 VM_COLUMNS = (
@@ -73,6 +75,12 @@ class Store:
             batch = _Batch(connection, self._queries, self._stream)
             return await batch.record(sorted(arrivals, key=lambda each: each.sequence))
 
+    async def settle(self, gap: Gap, unreadable: Sequence[int]) -> int:
+        """What is still open of a gap is missing, but for what is `unreadable`; how much that is."""
+        async with self._postgres.transaction() as connection:
+            batch = _Batch(connection, self._queries, self._stream)
+            return await batch.settle(gap, unreadable)
+
 
 class _Batch:
     """One batch within its transaction."""
@@ -98,6 +106,20 @@ class _Batch:
             *(self._stream, batch.epoch, head.number + len(rows), batch.position, hash, now),
         )
         return {id: row.phase for id, row in after.operations.items() if row.command}
+
+    async def settle(self, gap: Gap, unreadable: Sequence[int]) -> int:
+        await self._head()
+        left = [
+            each
+            for each in await self._gaps([gap.first, gap.last])
+            if each.state == "open" and gap.first <= each.first and each.last <= gap.last
+        ]
+        pieces = [piece for each in left for piece in without(each, unreadable)]
+        await self._connection.execute(
+            self._queries["forget_gaps"], self._stream, [each.first for each in left]
+        )
+        await self._note([replace(each, state=SETTLED[each.state]) for each in pieces])
+        return sum(each.last - each.first + 1 for each in left)
 
     async def _head(self) -> tuple[Head, datetime]:
         """The end of the ledger, which nobody else adds to from now on, and the time for what follows.

@@ -101,6 +101,21 @@ class TestPublishing:
         )
         assert kept.published_at is not None
 
+    async def test_a_place_in_the_stream_is_read_or_the_next_one_that_is_still_there(
+        self, bus: Bus, unique: str
+    ) -> None:
+        await bus.ensure_stream(stream(unique))
+        await publish(bus, f"{unique}.a", "one", "two")
+        await publish(bus, f"{unique}.b", "three")
+        await bus.purge(unique, f"{unique}.a")
+
+        found = await bus.first_from(unique, 1)
+
+        assert found is not None
+        assert (found.sequence, found.data) == (3, b"three")
+        assert await bus.first_from(unique, 3) == found
+        assert await bus.first_from(unique, 4) is None
+
     @pytest.mark.parametrize("atomic", [True, False])
     async def test_what_is_published_at_once_gets_each_its_own_place(
         self, bus: Bus, unique: str, atomic: bool

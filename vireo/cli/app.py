@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vireo.cli import (
+    audit,
     capacity,
     completion,
     context,
@@ -49,6 +50,7 @@ app.add_typer(plan.balance, name="balance")
 app.add_typer(plan.app, name="plan")
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
+app.add_typer(audit.app, name="audit")
 app.add_typer(context.app, name="context")
 app.command(
     "init",

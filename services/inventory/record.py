@@ -1,0 +1,71 @@
+"""The record's parts, put together: upkeep and audits."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from chassis.postgres import Postgres
+from chassis.service import Rig
+from chassis.signing import signer_of
+from schemas import subjects
+from services.inventory.audits import Audits
+from services.inventory.gap_watch import GapWatch
+from services.inventory.seal_days import Sealing, Seals
+from services.inventory.settings import InventorySettings
+from services.inventory.store import Queries, Store
+from services.inventory.upkeep import Upkeep
+
+
+class Record(Struct, frozen=True):
+    """What sees to the record, and what answers about it."""
+
+    upkeep: Upkeep
+    audits: Audits
+
+
+def record_of(
+    settings: InventorySettings, rig: Rig, postgres: Postgres, queries: Queries, store: Store
+) -> Record:
+    """Raises SecretUnreadable."""
+    seals = seals_of(settings, postgres, queries)
+    upkeep = Upkeep(
+        postgres,
+        queries,
+        stream=subjects.EVENTS,
+        clock=rig.clock,
+        gaps=GapWatch(
+            rig,
+            postgres,
+            queries,
+            store,
+            stream=subjects.EVENTS,
+            patience_s=settings.gap_patience_s,
+            batch=settings.batch,
+        ),
+        sealing=Sealing(seals, rig) if seals is not None else None,
+        months_ahead=settings.months_ahead,
+        patience_s=settings.gap_patience_s,
+    )
+    audits = Audits(
+        postgres,
+        queries,
+        stream=subjects.EVENTS,
+        seals=seals,
+        upkeep=upkeep,
+        clock=rig.clock,
+        page_bytes=settings.page_bytes,
+        rows_checked=settings.rows_checked,
+    )
+    return Record(upkeep, audits)
+
+
+def seals_of(settings: InventorySettings, postgres: Postgres, queries: Queries) -> Seals | None:
+    """None where no key is set."""
+    if settings.signing_key_file is None:
+        return None
+    return Seals(
+        postgres=postgres,
+        queries=queries,
+        stream=subjects.EVENTS,
+        signer=signer_of(settings.signing_key_file),
+    )

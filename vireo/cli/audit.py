@@ -1,0 +1,301 @@
+"""`vireo audit`: whether the record is what it was, and pieces of it with their proof."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vireo.cli import completion, options, session
+from vireo.cli.exits import Exit
+from vireo.cli.options import examples
+from vireo.cli.printing import Output, note, show_data, show_lines, show_table
+
+if TYPE_CHECKING:
+    from schemas.ledger import Fault
+    from vireo.client import Client
+
+app = typer.Typer(
+    help="The record: checks and proofs.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Since = Annotated[
+    datetime | None,
+    typer.Option("--from", help="What was stored then or later, in UTC.", metavar="TIME"),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option("--to", help="What was stored before, in UTC.", metavar="TIME"),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(help="The public key that one trusts, 64 hexadecimal digits.", metavar="PUB"),
+]
+
+
+@app.callback()
+def audit() -> None:
+    """The record: whether anything in it was changed, and proofs for others."""
+
+
+@app.command(
+    epilog=examples(
+        "vireo audit verify",
+        "vireo audit verify --from 2026-03-01 --to 2026-04-01",
+        "vireo audit verify web1.jsonl --key 3b6a27bc...",
+    )
+)
+def verify(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A file of 'vireo audit export', checked offline.", metavar="FILE"),
+    ] = None,
+    key: Key = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Check the record, or a file taken from it; name every row that is not what it was.
+
+    Without a file the server's rows are checked against each other and against each signed day.
+    """
+    if file is not None:
+        if key is None:
+            session.refuse("a file is checked with --key", hint="'vireo audit key' shows it")
+        raise typer.Exit(_verify_file(file, key))
+
+    async def body(client: Client) -> None:
+        faults = await _verify_record(client, key, since=_utc(since), until=_utc(until))
+        if faults:
+            raise typer.Exit(Exit.FAILED)
+
+    session.run(context, body)
+
+
+@app.command(
+    epilog=examples(
+        "vireo audit export --vm web1 -o web1.jsonl",
+        "vireo audit export --operation 0198c0de-0000-7000-8000-000000000001",
+        "vireo audit export --from 2026-03-01 --to 2026-03-02 -o day.jsonl",
+    )
+)
+def export(
+    context: typer.Context,
+    operation: Annotated[
+        str | None,
+        typer.Option(
+            help="Events of this operation.",
+            autocompletion=completion.operations,
+            metavar="OPERATION",
+        ),
+    ] = None,
+    vm: Annotated[
+        str | None,
+        typer.Option(help="Events of this VM.", autocompletion=completion.vms, metavar="VM"),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write it here.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write events with the proof that they stand in the record: JSON Lines, checked without a server."""
+    if not any((operation, vm, since, until)):
+        session.refuse("name an --operation or a --vm, or a time --from or --to")
+
+    async def body(client: Client) -> None:
+        about = (await client.vms.get(vm)).id if vm else None
+        lines = client.audit.export(
+            operation=operation, vm=about, since=_utc(since), until=_utc(until)
+        )
+        with _opened(file) as out:
+            async for line in lines:
+                out.write(line + b"\n")
+
+    session.run(context, body)
+
+
+@app.command(epilog=examples("vireo audit gaps", "vireo audit gaps --filled -o json"))
+def gaps(
+    context: typer.Context,
+    filled: Annotated[
+        bool, typer.Option("--filled", help="Those too that were filled since.")
+    ] = False,
+    output: options.Output = Output.TABLE,
+) -> None:
+    """List what was passed by in the stream and not stored."""
+
+    async def body(client: Client) -> None:
+        from vireo.cli.layout import Table
+
+        found = [gap async for gap in client.audit.gaps(filled=filled)]
+        if output.is_data:
+            show_data(found, output)
+            return
+        rows = tuple(
+            (
+                *(str(gap.epoch), str(gap.first), str(gap.last), gap.state),
+                gap.found_at.isoformat(timespec="seconds"),
+            )
+            for gap in found
+        )
+        show_table(
+            Table(columns=("EPOCH", "FIRST", "LAST", "STATE", "FOUND"), rows=rows),
+            empty="no gaps",
+        )
+
+    session.run(context, body)
+
+
+@app.command(epilog=examples("vireo audit key", "vireo audit key > vireo.pub"))
+def key(context: typer.Context) -> None:
+    """Show the public key by which each day of the record is sealed. Keep it where Vireo is not."""
+
+    async def body(client: Client) -> None:
+        state = await client.audit.state()
+        if state.key is None:
+            note("error: the inventory has no signing key")
+            raise typer.Exit(Exit.NOT_FOUND)
+        sys.stdout.write(state.key + "\n")
+
+    session.run(context, body)
+
+
+@app.command(epilog=examples("vireo audit seals", "vireo audit seals -o json > seals.json"))
+def seals(context: typer.Context, output: options.Output = Output.TABLE) -> None:
+    """List the signed days. Who keeps them can hold the record to them."""
+
+    async def body(client: Client) -> None:
+        from schemas.seals import seal_in
+        from vireo.cli.layout import Table
+
+        found = [seal async for seal in client.audit.seals()]
+        if output.is_data:
+            show_data(found, output)
+            return
+        days = [seal_in(each) for each in found]
+        rows = tuple((day.day, str(day.first), str(day.last), day.root) for day in days)
+        show_table(Table(columns=("DAY", "FIRST", "LAST", "ROOT"), rows=rows), empty="no seals")
+
+    session.run(context, body)
+
+
+async def _verify_record(
+    client: Client, key: str | None, *, since: datetime | None, until: datetime | None
+) -> int:
+    faults = rows = 0
+    with _progress() as bar:
+        task = bar.add_task("rows", total=None)
+        async for piece in client.audit.check(since=since, until=until):
+            rows += piece.rows
+            bar.update(task, completed=piece.through, total=piece.last)
+            faults += _show(piece.faults)
+        days, wrong = await _verify_seals(client, key, since=since, until=until)
+    faults += wrong
+    note(f"{rows} rows and {days} sealed days checked: {_verdict(faults)}")
+    return faults
+
+
+async def _verify_seals(
+    client: Client, key: str | None, *, since: datetime | None, until: datetime | None
+) -> tuple[int, int]:
+    from chassis.signing import is_signed
+    from schemas.ledger import Fault, day_of
+    from schemas.seals import seal_in
+
+    trusted = key or (await client.audit.state()).key
+    days = faults = 0
+    async for signed in client.audit.seals():
+        seal = seal_in(signed)
+        if (since and seal.day < day_of(since)) or (until and seal.day > day_of(until)):
+            continue
+        days += 1
+        found = list((await client.audit.check_seal(seal.day)).faults)
+        if signed.key != trusted or not is_signed(signed):
+            detail = f"the seal of {seal.day} is not under the key {trusted}"
+            found.append(Fault(what="unsealed", number=seal.first, last=seal.last, detail=detail))
+        faults += _show(tuple(found))
+    return days, faults
+
+
+def _show(faults: tuple[Fault, ...]) -> int:
+    show_lines([_fault_line(fault) for fault in faults])
+    return len(faults)
+
+
+def _fault_line(fault: Fault) -> str:
+    rows = f"row {fault.number}"
+    if fault.last is not None and fault.last != fault.number:
+        rows = f"rows {fault.number} to {fault.last}"
+    parts = [f"{fault.what}: {rows}"]
+    if fault.position is not None:
+        parts.append(f"position {fault.position}")
+    if fault.id is not None:
+        parts.append(f"event {fault.id}")
+    return ", ".join(parts) + (f" ({fault.detail})" if fault.detail else "")
+
+
+def _verify_file(file: Path, key: str) -> Exit:
+    from chassis.signing import is_signed
+    from schemas.proofs import check_file
+
+    found = proven = 0
+    try:
+        with file.open("rb") as lines, _progress() as bar:
+            task = bar.add_task("lines", total=None)
+            for step in check_file(lines, key=key.strip().lower(), is_signed=is_signed):
+                proven = step.proven
+                found += len(step.findings)
+                bar.update(task, completed=step.line)
+                show_lines(
+                    [
+                        f"line {each.line}: "
+                        + (f"row {each.number} " if each.number is not None else "")
+                        + (f"(event {each.id}) " if each.id is not None else "")
+                        + each.what
+                        for each in step.findings
+                    ]
+                )
+    except OSError as error:
+        session.refuse(f"cannot read {file}: {error.strerror}")
+    note(f"{proven} events proven: {_verdict(found)}")
+    return Exit.FAILED if found else Exit.OK
+
+
+def _verdict(faults: int) -> str:
+    return f"{faults} faults" if faults else "no fault"
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+@contextmanager
+def _opened(file: Path | None) -> Iterator[Any]:
+    if file is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        with file.open("wb") as opened:
+            yield opened
+    except OSError as error:
+        session.refuse(f"cannot write {file}: {error.strerror}")
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
