@@ -77,9 +77,9 @@ async def serve(
 
     `address`: endpoint's name → subject; None: `vireo.svc.<service>.<name>`.
     """
-    subject = address or partial(subject_of, identity.name)
+    place = address or partial(subject_of, identity.name)
     desks = [
-        Desk(bus, subject(endpoint.name), endpoint, meters=meters, clock=clock, ids=ids)
+        Desk(bus, place(endpoint.name), endpoint, meters=meters, clock=clock, ids=ids)
         for endpoint in endpoints
     ]
     counts = [desk.counts for desk in desks]
