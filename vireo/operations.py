@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Set
 from typing import Any, TypeVar
 
-from schemas.resources import ENDED, Operation, OperationPhase, OperationStep
+from schemas.resources import (
+    ENDED,
+    Operation,
+    OperationMember,
+    OperationPhase,
+    OperationStep,
+)
 from vireo.errors import NotFound, OperationFailed, TimedOut, Unavailable
 from vireo.pages import PageOf, walk
 from vireo.paths import checked_ref
@@ -28,6 +34,10 @@ class PendingOperation:
         self._operations = operations
         self.latest = operation
         """What is known so far; an answer to `wait` or `steps` renews it."""
+        self.members = tuple(
+            PendingOperation(operations, started(operation, one)) for one in operation.members
+        )
+        """The operations of the VMs, where several were asked for."""
 
     def __repr__(self) -> str:
         return f"<PendingOperation {self.id} {self.latest.command} {self.latest.phase}>"
@@ -78,6 +88,20 @@ def _news(operation: Operation, told: Set[OperationStep]) -> list[OperationStep]
     if operation.phase not in ENDED and trail and trail[0].event != "operation.accepted":
         return []
     return [step for step in trail if step not in told]
+
+
+def started(whole: Operation, member: OperationMember) -> Operation:
+    """What is known of a member's operation as soon as that of the whole was accepted."""
+    return Operation(
+        id=member.operation,
+        command="vm.create",
+        kind="vm",
+        target=member.vm,
+        phase="accepted",
+        actor=whole.actor,
+        created_at=whole.created_at,
+        updated_at=whole.created_at,
+    )
 
 
 class Operations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from schemas.forecasts import PlacementReview, PolicyTrial
@@ -41,6 +41,25 @@ class Vms(Generic[R]):
         """A mapping is sent as it is: the server names every bad field of it. What a `VmRequest` leaves out
         its template gives."""
         return await self._beginning.begin("POST", "/v1/vms", spec, wait=wait, key=key)
+
+    async def create_many(
+        self,
+        spec: VmSpec | VmRequest | Mapping[str, Any],
+        *,
+        count: int | None = None,
+        pattern: str | None = None,
+        names: Sequence[str] = (),
+        gang: bool = False,
+        wait: Wait = False,
+        key: str | None = None,
+    ) -> R:
+        """Several VMs of one spec: so many, named by `pattern` (`web-{n}`), or one for each of `names`.
+        The operation ends when they are placed; its `members` have operations of their own. Of a `gang`
+        all are placed or none."""
+        given = {"count": count, "pattern": pattern, "names": tuple(names) or None}
+        body: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        body |= {"spec": spec, "gang": gang}
+        return await self._beginning.begin("POST", "/v1/vms/batch", body, wait=wait, key=key)
 
     async def try_policy(
         self,

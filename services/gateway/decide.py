@@ -42,6 +42,7 @@ from services.gateway.model import (
     TrialRequest,
     Wish,
 )
+from services.gateway.several import accepted_members
 
 SENDER = "gateway"
 
@@ -274,10 +275,12 @@ def vm_of(command: str) -> str:
 
 
 def target_of(message: commands.Command) -> str:
-    """What a command is about: the id of a VM, the name of anything else."""
+    """What a command is about: the id of a VM, the name of anything else, the first of several names."""
     match message:
         case commands.ConfigureHost():
             return message.host
+        case commands.CreateVms():
+            return message.names[0]
         case commands.ApplyPolicy() | commands.ApplyTemplate() | commands.ApplyProject():
             return message.definition.name
         case commands.RemovePolicy() | commands.RemoveTemplate() | commands.RemoveProject():
@@ -299,18 +302,20 @@ def accept(
         target=target,
         request=msgspec.to_builtins(message),
     )
+    wished = wrap(
+        message,
+        id=command,
+        site=site,
+        sender=SENDER,
+        at=at,
+        about=f"{told.kind}/{target}",
+        operation=command,
+        actor=caller.actor,
+        traceparent=traceparent,
+    )
     return Accepted(
-        command=wrap(
-            message,
-            id=command,
-            site=site,
-            sender=SENDER,
-            at=at,
-            about=f"{told.kind}/{target}",
-            operation=command,
-            actor=caller.actor,
-            traceparent=traceparent,
-        ),
+        command=wished,
+        members=accepted_members(wished, site=site, sender=SENDER),
         event=wrap(
             told,
             id=derived_id(command, "operation.accepted"),

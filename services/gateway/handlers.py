@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas import commands
+from schemas.copies import members_of
 from schemas.ids import is_uuid7
 from schemas.problems import FieldError, invalid_request, not_found
 from schemas.queries import (
@@ -23,13 +25,15 @@ from schemas.queries import (
     ListVms,
 )
 from schemas.requests import VmRequest
-from schemas.resources import VmSpec
+from schemas.resources import Operation, VmSpec
+from schemas.wire import encode
 from services.gateway import decide, waiting
 from services.gateway.answers import Answer, Refused, refuse
 from services.gateway.asked import Asked, name_in_path
 from services.gateway.desk import Desk
 from services.gateway.idempotency import Target
 from services.gateway.model import (
+    BatchRequest,
     DeleteRequest,
     EventQuery,
     HostChange,
@@ -42,6 +46,7 @@ from services.gateway.model import (
 )
 from services.gateway.naming import whole_spec
 from services.gateway.orders import obey
+from services.gateway.several import names_of
 
 PAGE_ITEMS = 50
 """Length of a page where the client doesn't say."""
@@ -62,6 +67,28 @@ async def create_vm(desk: Desk, asked: Asked[WishQuery, VmRequest]) -> Answer:
         return commands.CreateVm(vm=vm, spec=spec[-1])
 
     return await obey(desk, asked, target, make, prepare=prepare)
+
+
+async def create_vms(desk: Desk, asked: Asked[WishQuery, BatchRequest]) -> Answer:
+    """The command's operation, with those of its VMs."""
+    specs: list[VmSpec] = []
+    names = names_of(asked.body)
+
+    async def prepare() -> None:
+        specs.append(await whole_spec(desk, asked.body.spec, at="/spec"))
+
+    async def target(_command: str) -> str:
+        return names[0]
+
+    def make(_first: str) -> commands.CreateVms:
+        return commands.CreateVms(spec=specs[-1], names=names, gang=asked.body.gang)
+
+    answer = await obey(desk, asked, target, make, prepare=prepare)
+    if asked.query.dry_run:
+        return answer
+    operation = msgspec.json.decode(answer.body, type=Operation)
+    whole = replace(operation, members=members_of(operation.id, names))
+    return replace(answer, body=encode(whole))
 
 
 async def start_vm(desk: Desk, asked: Asked[WishQuery, Nothing]) -> Answer:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.commands import GraceSeconds
+from schemas.commands import MOST_COPIES, GraceSeconds
 from schemas.envelope import Envelope
 from schemas.events import OperationAccepted
 from schemas.forecasts import MOST_HOSTS, MoreHosts
@@ -58,6 +58,18 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 
 # requests, in the form that HTTP gives them
+
+
+class BatchRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/vms/batch`: several VMs of one spec, by `count` or by `names`."""
+
+    spec: VmRequest
+    count: Annotated[int, Meta(ge=1, le=MOST_COPIES)] | None = None
+    pattern: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    """How those counted are named, `{n}` being the number from 1; `<name of the spec>-{n}` if left out."""
+    names: Annotated[tuple[Name, ...], Meta(max_length=MOST_COPIES)] = ()
+    gang: bool = False
+    """All or none: where one cannot be placed, none is made."""
 
 
 class StopRequest(Struct, frozen=True, kw_only=True):
@@ -190,6 +202,8 @@ class Accepted(Struct, frozen=True, kw_only=True):
     command: Envelope[Any]
     event: Envelope[OperationAccepted]
     answer: Operation
+    members: tuple[Envelope[OperationAccepted], ...] = ()
+    """The events of the operations of its VMs, where the command makes several."""
 
 
 # idempotency

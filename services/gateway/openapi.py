@@ -28,6 +28,7 @@ from schemas.seals import SignedSeal
 from schemas.telemetry import HostReading, VmReading
 from services.gateway.answers import JSON, PROBLEM_JSON, of_status
 from services.gateway.model import (
+    BatchRequest,
     CapacityRequest,
     HostChange,
     Nothing,
@@ -70,6 +71,7 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
     Policy: samples.POLICY,
     Template: samples.TEMPLATE,
     Project: samples.PROJECT,
+    BatchRequest: BatchRequest(spec=samples.REQUEST, count=3, pattern="web-{n}", gang=True),
     StopRequest: StopRequest(mode="graceful", grace_s=30),
     RebootRequest: RebootRequest(),
     HostChange: {

@@ -8,6 +8,7 @@ becomes is said in `handlers`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from chassis import tracing
 from chassis.bus import Ack, BusError, Outgoing, Unavailable
 from schemas import subjects
 from schemas.commands import Command
+from schemas.envelope import Envelope
 from schemas.events import OperationAccepted
 from schemas.wire import encode
 from services.gateway import decide, idempotency, waiting
@@ -104,7 +106,8 @@ async def _issue(desk: Desk, claimed: Claimed, what: Accepted) -> None:
     """Publish the command, then the event that tells of it."""
     try:
         await desk.rig.bus.publish(command_message(what, site=desk.rig.site))
-        await _tell(desk, event_message(what, site=desk.rig.site))
+        told = (event_message(one, site=desk.rig.site) for one in (what.event, *what.members))
+        await asyncio.gather(*(_tell(desk, message) for message in told))
     except BusError as error:
         log.warning("command_unconfirmed", operation=claimed.command, error=type(error).__name__)
         await idempotency.release(desk, claimed)
@@ -129,9 +132,10 @@ def command_message(what: Accepted, *, site: str) -> Outgoing:
     )
 
 
-def event_message(what: Accepted, *, site: str) -> Outgoing:
-    subject = subjects.event(OperationAccepted, site=site, source=decide.SENDER, id=what.command.id)
-    return Outgoing(subject=subject, data=encode(what.event), message_id=what.event.id)
+def event_message(told: Envelope[OperationAccepted], *, site: str) -> Outgoing:
+    operation = told.operation or ""
+    subject = subjects.event(OperationAccepted, site=site, source=decide.SENDER, id=operation)
+    return Outgoing(subject=subject, data=encode(told), message_id=told.id)
 
 
 def accepted(operation: str, body: bytes, *, replayed: bool) -> Answer:

@@ -16,6 +16,7 @@ from services.gateway import decide, forecasts, handlers, stream
 from services.gateway.audit_routes import AUDIT
 from services.gateway.definition_routes import DEFINITIONS
 from services.gateway.model import (
+    BatchRequest,
     CapacityRequest,
     DeleteRequest,
     EventQuery,
@@ -29,6 +30,7 @@ from services.gateway.model import (
 )
 from services.gateway.plan_routes import PLANS
 from services.gateway.route import Route
+from services.gateway.several import batch_errors
 
 
 def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Route[WishQuery, Any]:
@@ -56,6 +58,21 @@ VMS: tuple[Route[Any, Any], ...] = (
         query=WishQuery,
         body=VmRequest,
         check=decide.request_errors,
+    ),
+    Route(
+        method="POST",
+        path="/v1/vms/batch",
+        name="create_vms",
+        summary="Create several VMs of one spec",
+        description=(
+            "The operation ends when all are placed; each VM has one of its own, named in `members`. "
+            "A gang is placed as a whole or not at all."
+        ),
+        handler=handlers.create_vms,
+        answer=Operation,
+        query=WishQuery,
+        body=BatchRequest,
+        check=batch_errors,
     ),
     Route(
         method="GET",

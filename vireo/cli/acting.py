@@ -85,6 +85,52 @@ def act(context: typer.Context, begin: Begin, how: Waiting, *, name: str) -> Non
     session.run(context, body)
 
 
+def act_many(context: typer.Context, begin: Begin, how: Waiting, *, name: str) -> None:
+    """Run one operation that makes several VMs and report each of theirs. Where one did not come to
+    be, the command ends as its refusal would."""
+
+    async def body(client: Client) -> None:
+        from vireo.cli.exits import code_of_failure
+        from vireo.operations import PendingOperation
+
+        pending = await begin(client.dry_run if how.dry_run else client)
+        if not isinstance(pending, PendingOperation):
+            foretell(pending, how.output, name=name)
+            return
+        ended = await finish_all(pending, how)
+        if how.output.is_data:
+            show_data(ended, how.output)
+        problems = [one.problem for one in ended if one.problem is not None]
+        if problems:
+            raise typer.Exit(code_of_failure(problems[0]))
+
+    session.run(context, body)
+
+
+async def finish_all(pending: PendingOperation, how: Waiting) -> list[Operation]:
+    """The operations of the VMs, as they ended or, without waiting, as they began; a line for each as
+    soon as it is known. Raises OperationFailed if nothing was placed, TimedOut."""
+    from vireo.errors import OperationFailed
+
+    members = list(zip(pending.latest.members, pending.members, strict=True))
+    now = asyncio.get_running_loop().time
+    until = now() + how.timeout_s
+    if how.wait:
+        await finish(pending, how)
+
+    async def end(name: str, member: PendingOperation) -> Operation:
+        try:
+            operation = await member.wait(max(0.0, until - now())) if how.wait else member.latest
+        except OperationFailed as failed:
+            operation = failed.operation
+        if not how.output.is_data:
+            why = f": {operation.problem.detail}" if operation.problem is not None else ""
+            show_lines([result_line(operation, name) + why])
+        return operation
+
+    return list(await asyncio.gather(*(end(one.name, member) for one, member in members)))
+
+
 async def finish(pending: PendingOperation, how: Waiting) -> Operation:
     """Wait with progress. Raises OperationFailed, TimedOut."""
     from vireo.cli.progress import watch

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.commands import MOST_COPIES
 from vireo.cli import acting, completion, options, session
 from vireo.cli.options import examples
 from vireo.cli.rules import RuleOptions
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from vireo.errors import Invalid
     from vireo.operations import PendingOperation
 
+NUMBER = "{n}"
+"""What stands for the number in the names of several."""
+
 EXAMPLES = examples(
     "vireo vm create web1 --image tiny --cpus 1 --memory 128MiB --disk 10GiB",
     "vireo vm create db1 --image debian --disk 20GiB --disk data=100GiB@nvme --on-label disk=nvme",
@@ -25,6 +29,8 @@ EXAMPLES = examples(
     "vireo vm create ml1 --image debian --device gpu=2 --tolerate gpu --huge-pages 1GiB",
     "vireo vm create web3 --template web --project shop --policy pack",
     "vireo vm create -f web.yaml",
+    "vireo vm create web --template web --count 3",
+    "vireo vm create 'db-{n}' --template db --count 5 --anti-affinity app=db --gang",
     "vireo vm create web2 -f web.yaml --memory 2GiB --no-wait -o json",
     "vireo vm create web2 -f web.yaml --dry-run",
 )
@@ -138,13 +144,26 @@ def create(
         typer.Option(help="Within one NUMA node, which is usual, or any.", metavar="one|any"),
     ] = None,
     stopped: Annotated[bool, typer.Option("--stopped", help="Make it, don't start it.")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="So many, named NAME-1, NAME-2, …; {n} in NAME is the number's place.",
+            min=1,
+            max=MOST_COPIES,
+            metavar="N",
+        ),
+    ] = None,
+    gang: Annotated[bool, typer.Option("--gang", help="All of --count, or none.")] = False,
     *,
     how: acting.Waiting,
 ) -> None:
     """Create a VM and start it. Options go before what a file says, and add to its lists; a file can
     say more than options (docs/vm-specs.md)."""
+    if gang and count is None:
+        session.refuse("--gang needs --count", hint="vireo vm create --help")
+    pattern = name if count is not None and name is not None and NUMBER in name else None
     given = SpecOptions(
-        name=name,
+        name=name if name is None or pattern is None else name.replace(NUMBER, "1"),
         template=template,
         project=project,
         policy=policy,
@@ -181,11 +200,14 @@ def create(
         from vireo.errors import Invalid
 
         try:
-            return await client.vms.create(spec)
+            if count is None:
+                return await client.vms.create(spec)
+            return await client.vms.create_many(spec, count=count, pattern=pattern, gang=gang)
         except Invalid as error:
             raise located(error, source, spec) from error
 
-    acting.act(context, begin, how, name=str(spec["name"]))
+    run = acting.act if count is None else acting.act_many
+    run(context, begin, how, name=str(spec["name"]))
 
 
 def located(error: Invalid, source: SpecFile, sent: Mapping[str, Any]) -> Invalid:
@@ -195,7 +217,9 @@ def located(error: Invalid, source: SpecFile, sent: Mapping[str, Any]) -> Invali
     from vireo.errors import Invalid
 
     named = []
-    for one in error.errors:
+    for given in error.errors:
+        # Of several VMs, the spec is a part of the request.
+        one = replace(given, field=given.field.removeprefix("/spec"))
         where = source.where(one.field, sent)
         named.append(replace(one, detail=f"{one.detail} ({where})") if where else one)
     return Invalid(replace(error.problem, errors=tuple(named)))
