@@ -88,7 +88,8 @@ class Definitions:
         await self._outbox.run(self._settings.config_check_s)
 
     def consumer(self) -> Consumer:
-        """One after another: each decision rests on those before it."""
+        """One after another, even where this process is killed and another goes on: each decision rests
+        on those before it, and who applies last is in force."""
         site = self._rig.site
         return Consumer(
             stream=subjects.COMMANDS,
@@ -96,6 +97,7 @@ class Definitions:
             description=f"Commands about policies, templates and projects of site {site}",
             subjects=tuple(subjects.every_command(kind, site=site) for kind in KINDS),
             handler=by_type(dict.fromkeys(COMMANDS, self.on_command)),
+            batch=1,
             ack_wait_s=self._settings.ack_wait_s,
         )
 

@@ -45,27 +45,27 @@ class Upkeep:
     async def run(self, every_s: float) -> None:
         """For ever."""
         while True:
-            for part in (self._make_months, self._look_for_gaps, self._seal, self._look):
+            for part in (self.make_months, self.look_for_gaps, self.seal, self.look):
                 try:
                     await part()
                 except (Retry, BusError) as away:
                     log.info("upkeep_put_off", part=part.__name__, reason=str(away))
             await self._clock.sleep(every_s)
 
-    async def _make_months(self) -> None:
+    async def make_months(self) -> None:
         async with self._postgres.transaction() as connection:
             made = await connection.fetchval(self._queries["make_months"], self._months_ahead)
         if made:
             log.info("months_made", tables=made)
 
-    async def _look_for_gaps(self) -> None:
+    async def look_for_gaps(self) -> None:
         await self._gaps.turn()
 
-    async def _seal(self) -> None:
+    async def seal(self) -> None:
         if self._sealing is not None:
             await self._sealing.turn()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """How the record is now."""
         async with self._postgres.connection() as connection:
             record = await connection.fetchrow(

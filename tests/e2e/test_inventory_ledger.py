@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -15,17 +14,17 @@ from msgspec.structs import replace
 from chassis.migrations import migrate
 from chassis.postgres import Connection, Postgres, PostgresSettings, connect
 from schemas.ledger import Fault, LedgerRow, Reached, after, end_faults, faults_of
-from services.inventory.model import Arrival, position_of
+from services.inventory.model import position_of
 from tests.fixtures.inventory import (
     CREATED,
     LIFE,
+    MIGRATIONS,
     Inventory,
     arrivals,
+    first_schema,
     inventory_on,
 )
 from tests.fixtures.postgres import PostgresServer
-
-PACKAGE = "services.inventory.migrations"
 
 
 async def ledger(postgres: Postgres) -> list[LedgerRow]:
@@ -159,28 +158,6 @@ async def test_rows_changed_removed_and_put_in_by_hand_are_named(
     assert found[0].id == rows[2].id
 
 
-async def first_schema(postgres: Postgres, told: list[Arrival]) -> None:
-    """A database as the first release left it."""
-    await migrate(postgres, PACKAGE, last=2)
-    async with postgres.connection() as connection:
-        await connection.execute("update streams set epoch = 1")
-        await connection.executemany(
-            "insert into events (stream, position, id, time, type, source, subject, operation, cause,"
-            " actor, vm, host, received_at, envelope) values"
-            " ('EVENTS', $1, $2, $3, $4, $5, $6, $7, $8, $9, null, 'h1', $10, $11)",
-            [_first_row(number, each) for number, each in enumerate(told)],
-        )
-
-
-def _first_row(number: int, each: Arrival) -> tuple[Any, ...]:
-    said = each.envelope
-    received_at = datetime(2026, 1, 30, tzinfo=UTC) + timedelta(days=number)
-    return (
-        *(each.sequence, said.id, said.time, said.type, said.source, said.subject),
-        *(said.operation, said.cause, said.actor, received_at, each.raw),
-    )
-
-
 async def test_a_database_of_the_first_schema_goes_through_all_migrations_while_it_is_read(
     postgres_database: PostgresSettings,
 ) -> None:
@@ -199,7 +176,7 @@ async def test_a_database_of_the_first_schema_goes_through_all_migrations_while_
 
         async with asyncio.TaskGroup() as group:
             group.create_task(keep_reading())
-            await migrate(postgres, PACKAGE)
+            await migrate(postgres, MIGRATIONS)
             migrated.set()
         assert read > 0
         assert await faults(postgres) == []

@@ -133,6 +133,7 @@ def _own(service: str, options: DeploymentOptions) -> dict[str, Any]:
                 "database": DATABASE,
                 "user": DATABASE_OWNER,
                 "password_file": f"{options.config_dir}/{DATABASE_OWNER}/postgres.password",
-            }
+            },
+            "signing_key_file": "/var/lib/vireo/inventory/ledger.key",
         }
     return {}

@@ -137,6 +137,8 @@ def _service(
     if service in DATABASES.values():
         own["postgres"] = _postgres_table(service, options, place)
         after.append("postgres")
+    if service == "inventory":
+        own["signing_key_file"] = str(credentials_dir(options) / "ledger.key")
     if service == "gateway":
         own |= {
             "address": options.gateway_address,

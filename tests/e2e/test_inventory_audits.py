@@ -1,0 +1,315 @@
+"""Seals, gaps, exports and checks: the record as its auditors see it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from chassis.bus import Bus, Outgoing
+from chassis.catalogue import ensure_streams
+from chassis.clock import SystemClock
+from chassis.ids import SystemIds
+from chassis.memory_bus import memory_bus
+from chassis.migrations import migrate
+from chassis.postgres import PostgresSettings, connect
+from chassis.service import Rig
+from chassis.signing import Signer, is_signed, signer_of
+from schemas import events, subjects
+from schemas.audit import (
+    CheckLedger,
+    CheckSeal,
+    LedgerCheck,
+    LedgerGap,
+    LedgerProof,
+    ListGaps,
+    ListRows,
+    ProveRows,
+    ShowLedger,
+)
+from schemas.ledger import Fault, day_of
+from schemas.proofs import Finding, Group, ProvenEvent, Title, check_file
+from schemas.seals import seal_in
+from schemas.wire import encode, unwrap
+from services.inventory.audits import Audits
+from services.inventory.record import Record, record_of
+from services.inventory.settings import InventorySettings
+from tests.fixtures.inventory import (
+    LIFE,
+    MIGRATIONS,
+    SITE,
+    START,
+    VM,
+    Inventory,
+    arrivals,
+    arrived,
+    creation,
+    envelopes,
+    first_schema,
+    inventory_on,
+)
+from tests.fixtures.postgres import PostgresServer
+
+PER_DAY = 5
+T = TypeVar("T", events.LedgerSealed, events.LedgerGapSettled)
+
+
+class Audited(Struct, frozen=True):
+    """A record with three days that are over, and its auditors."""
+
+    inventory: Inventory
+    record: Record
+    bus: Bus
+    signer: Signer
+    server: PostgresServer
+    database: PostgresSettings
+
+    @property
+    def audits(self) -> Audits:
+        return self.record.audits
+
+    async def by_hand(self, *statements: str) -> None:
+        """As somebody whom nothing stops."""
+        settings = self.server.superuser(self.database.database)
+        async with connect(settings, name="test") as postgres, postgres.transaction() as connection:
+            await connection.execute("set local session_replication_role = replica")
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def check(self) -> list[Fault]:
+        """Everything, piece by piece."""
+        found: list[Fault] = []
+        number = 0
+        while True:
+            piece: LedgerCheck = await self.audits.check(CheckLedger(after=number))
+            found += piece.faults
+            if piece.ended:
+                return found
+            number = piece.through
+
+
+@pytest.fixture
+async def audited(
+    postgres_server: PostgresServer, postgres_database: PostgresSettings, tmp_path: Path
+) -> AsyncIterator[Audited]:
+    key_file = tmp_path / "keys" / "ledger.key"
+    settings = InventorySettings(signing_key_file=key_file, gap_patience_s=0, rows_checked=6)
+    async with (
+        memory_bus(SystemClock()) as bus,
+        connect(postgres_database, name="inventory") as postgres,
+    ):
+        await ensure_streams(bus, SystemClock())
+        await first_schema(postgres, arrivals(*LIFE), per_day=PER_DAY)
+        async with postgres.connection() as connection:
+            await connection.execute("update streams set epoch = 0")
+        await migrate(postgres, MIGRATIONS)
+        rig = Rig(
+            service="inventory",
+            instance="i1",
+            site=SITE,
+            bus=bus,
+            clock=SystemClock(),
+            ids=SystemIds(),
+        )
+        inventory = inventory_on(postgres)
+        record = record_of(settings, rig, postgres, inventory.queries, inventory.store)
+        assert key_file.stat().st_mode & 0o777 == 0o600
+        signer = signer_of(key_file)
+        yield Audited(inventory, record, bus, signer, postgres_server, postgres_database)
+
+
+async def turn(audited: Audited) -> None:
+    """One turn of the upkeep."""
+    for part in (
+        audited.record.upkeep.make_months,
+        audited.record.upkeep.look_for_gaps,
+        audited.record.upkeep.seal,
+        audited.record.upkeep.look,
+    ):
+        await part()
+
+
+async def told(bus: Bus, kind: type[T]) -> list[T]:
+    """What the inventory said of its record on the bus."""
+    found: list[T] = []
+    sequence = 1
+    while (message := await bus.first_from(subjects.EVENTS, sequence)) is not None:
+        if ".ledger." in message.subject and isinstance(data := unwrap(message.data).data, kind):
+            found.append(data)
+        sequence = message.sequence + 1
+    return found
+
+
+async def exported(audited: Audited, query: ListRows) -> list[bytes]:
+    """As the SDK writes it."""
+    lines = [encode(Title(ledger=1, stream="EVENTS", exported_at=START))]
+    answer = await audited.audits.rows(query)
+    assert isinstance(answer, bytes)
+    proven = msgspec.json.decode(answer, type=_Rows).items
+    for day in sorted({day_of(each.row.received_at) for each in proven}):
+        group = [each for each in proven if day_of(each.row.received_at) == day]
+        numbers = tuple(each.row.number for each in group)
+        proof = await audited.audits.prove(ProveRows(rows=",".join(map(str, numbers))))
+        assert isinstance(proof, LedgerProof)
+        lines.append(encode(Group(seal=proof.seal, rows=numbers, proof=proof.proof)))
+        lines += [encode(each) for each in group]
+    return lines
+
+
+class _Rows(Struct):
+    items: list[ProvenEvent]
+
+
+def findings(audited: Audited, lines: list[bytes]) -> tuple[int, list[Finding]]:
+    steps = list(check_file(lines, key=audited.signer.public, is_signed=is_signed))
+    return steps[-1].proven, [each for step in steps for each in step.findings]
+
+
+async def test_every_day_that_is_over_is_sealed_and_told_once(audited: Audited) -> None:
+    await turn(audited)
+    await turn(audited)
+    said = await told(audited.bus, events.LedgerSealed)
+    sealed = [seal_in(each.seal) for each in said]
+    assert [(seal.first, seal.last, seal.final) for seal in sealed] == [
+        (1, 5, True),
+        (6, 10, True),
+        (11, 15, True),
+    ]
+    assert all(is_signed(each.seal) for each in said)
+    state = await audited.audits.state(ShowLedger())
+    assert (state.sealed_through, state.key) == (sealed[-1].day, audited.signer.public)
+    for seal in sealed:
+        checked = await audited.audits.check_seal(CheckSeal(day=seal.day))
+        assert isinstance(checked, LedgerCheck)
+        assert checked.faults == ()
+
+
+async def test_a_record_that_is_whole_is_found_whole(audited: Audited) -> None:
+    await audited.inventory.store.record(arrivals(*creation(500), first=len(LIFE) + 1))
+    assert await audited.check() == []
+
+
+async def test_what_was_changed_by_hand_is_found_through_pieces_and_named(audited: Audited) -> None:
+    await audited.by_hand(
+        "update events set actor = 'token/innocent' where number = 3",
+        "delete from events where number in (6, 7)",
+        "update events set vm = gen_random_uuid() where number = 12",
+    )
+    found = await audited.check()
+    assert [(fault.what, fault.number, fault.last) for fault in found] == [
+        ("changed", 3, None),
+        ("missing", 6, 7),
+        ("changed", 12, None),
+    ]
+    assert found[0].id == arrivals(*LIFE)[2].envelope.id
+
+
+async def test_a_chain_that_was_made_anew_does_not_fit_its_seals(audited: Audited) -> None:
+    await turn(audited)
+    await audited.by_hand("update events set hash = sha256(hash) where number = 9")
+    checked = await audited.audits.check_seal(CheckSeal(day="2026-01-31"))
+    assert isinstance(checked, LedgerCheck)
+    (fault,) = checked.faults
+    assert (fault.number, fault.last) == (6, 10)
+    assert fault.detail == "the rows of 2026-01-31 are not those that were signed"
+
+
+async def test_days_with_missing_rows_are_not_sealed_but_are_an_alarm(audited: Audited) -> None:
+    await audited.by_hand("delete from events where number = 8")
+    await turn(audited)
+    assert len(await told(audited.bus, events.LedgerSealed)) == 1
+    (alarm,) = audited.record.upkeep.alarms()
+    assert "2026-01-31" in alarm
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+async def test_exported_events_are_proven_without_the_server(
+    audited: Audited, sealed: bool
+) -> None:
+    if sealed:
+        await turn(audited)
+    lines = await exported(audited, ListRows(vm=VM, limit=100))
+    assert findings(audited, lines) == (len(LIFE), [])
+
+
+async def test_one_operation_of_a_day_is_proven_by_few_hashes(audited: Audited) -> None:
+    operation = LIFE[7][0]
+    lines = await exported(audited, ListRows(operation=operation, limit=100))
+    assert findings(audited, lines) == (4, [])
+
+
+async def test_a_file_that_was_tampered_with_is_found_line_by_line(audited: Audited) -> None:
+    lines = await exported(audited, ListRows(vm=VM, limit=100))
+    changed = [
+        line.replace(b"token/admin", b"token/other") if n == 3 else line
+        for n, line in enumerate(lines)
+    ]
+    proven, found = findings(audited, changed)
+    assert [(each.line, each.number, each.what) for each in found] == [(4, 2, "was changed")]
+    assert proven == len(LIFE) - 1
+    _, found = findings(audited, [*lines[:3], *lines[4:]])
+    assert [(each.number, each.what) for each in found] == [(2, "was taken out")]
+    _, found = findings(audited, [*lines[:4], lines[3], *lines[4:]])
+    assert [(each.number, each.what) for each in found] == [(2, "stands here twice")]
+
+
+async def test_a_seal_under_another_key_proves_nothing(audited: Audited, tmp_path: Path) -> None:
+    lines = await exported(audited, ListRows(vm=VM, limit=100))
+    other = signer_of(tmp_path / "other.key").public
+    steps = list(check_file(lines, key=other, is_signed=is_signed))
+    assert steps[-1].proven == 0
+    assert all("another key" in each.what for step in steps for each in step.findings)
+
+
+async def test_a_gap_is_an_alarm_and_filled_from_the_stream(audited: Audited) -> None:
+    upkeep = audited.record.upkeep
+    late = envelopes(*creation(700), *creation(800), first=900)
+    for envelope in late:
+        await publish(audited.bus, encode(envelope))
+    await publish(audited.bus, b"{}")
+    gone = subjects.event(events.HostSilent, site=SITE, source="h1", id="h1")
+    for _ in range(2):
+        await audited.bus.publish(Outgoing(subject=gone))
+    await audited.bus.purge(subjects.EVENTS, gone)
+    newest = envelopes(*creation(900), first=950)[0]
+    await publish(audited.bus, encode(newest))
+    # The record stands at place 15, so this stream is a new one, of which 7 were passed by.
+    await audited.inventory.store.record(arrived([newest], first=8))
+    await upkeep.look()
+    assert upkeep.alarms() == ("7 events were passed by and are being looked for",)
+    await turn(audited)
+    assert upkeep.alarms() == ("2 events are missing: vireo audit gaps",)
+    answer = await audited.audits.gaps(ListGaps(filled=True))
+    assert isinstance(answer, bytes)
+    found = msgspec.json.decode(answer, type=_Gaps)
+    assert [(gap.first, gap.last, gap.state) for gap in found.items] == [
+        (1, 4, "filled"),
+        (5, 5, "unreadable"),
+        (6, 7, "missing"),
+    ]
+    settled = events.LedgerGapSettled(epoch=1, first=1, last=7, filled=4, unreadable=1, missing=2)
+    assert await told(audited.bus, events.LedgerGapSettled) == [settled]
+    assert await audited.check() == []
+
+
+async def publish(bus: Bus, data: bytes) -> None:
+    subject = subjects.event(events.VmStarted, site=SITE, source="h1", id=VM)
+    await bus.publish(Outgoing(subject=subject, data=data))
+
+
+class _Gaps(Struct):
+    items: list[LedgerGap]
+
+
+async def test_a_row_outside_of_every_month_is_an_alarm(audited: Audited) -> None:
+    await audited.by_hand(
+        "insert into events select stream, number + 100, position, id, time, type, source, subject,"
+        " operation, cause, actor, vm, host, timestamptz '2199-01-01', previous, hash, envelope"
+        " from events where number = 1"
+    )
+    await turn(audited)
+    assert "1 rows of the record lie outside of every month" in audited.record.upkeep.alarms()
