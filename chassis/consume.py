@@ -40,7 +40,7 @@ def durable_of(consumer: Consumer | BatchConsumer) -> ConsumerConfig:
         description=consumer.description,
         subjects=consumer.subjects,
         ack_wait_s=consumer.ack_wait_s,
-        max_ack_pending=max(1000, 4 * consumer.batch),
+        max_ack_pending=max(1000, 4 * consumer.batch) if consumer.batch > 1 else 1,
         single_active=_is_single(consumer),
     )
 

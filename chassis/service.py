@@ -71,6 +71,8 @@ class Consumer(Struct, frozen=True, kw_only=True):
     """Messages with one key are handled one after another; None: all messages in order."""
     concurrency: int = 1
     batch: int = 64
+    """Most messages that are out at a time. 1: the next one is handed out, to whichever process, only when
+    this one is done, so that their order outlives a process that is killed."""
     ack_wait_s: float = 30
     max_deliver: int = 10
     create: bool = True
