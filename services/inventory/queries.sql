@@ -188,7 +188,9 @@ select
         -- A VM that was refused never came to be: its name stands in what was asked for.
         case when command = 'vm.create' then (
             select convert_from(envelope, 'UTF8')::json #>> '{data,request,spec,name}'
-            from events where events.operation = operations.id order by position limit 1
+            from events
+            where events.operation = operations.id and type = 'vireo.operation.accepted.v1'
+            limit 1
         ) end
     ) as name,
     array(
@@ -210,7 +212,9 @@ select
         -- A VM that was refused never came to be: its name stands in what was asked for.
         case when command = 'vm.create' then (
             select convert_from(envelope, 'UTF8')::json #>> '{data,request,spec,name}'
-            from events where events.operation = operations.id order by position limit 1
+            from events
+            where events.operation = operations.id and type = 'vireo.operation.accepted.v1'
+            limit 1
         ) end
     ) as name
 from operations
