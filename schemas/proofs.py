@@ -44,7 +44,8 @@ class ProvenEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line with an event: its bytes as JSON or, where they take several lines, as base64."""
 
     row: Place
-    event: Raw = Raw()
+    event: Raw
+    """Null where they stand under `bytes`."""
     bytes: str = ""
 
     @property
@@ -99,7 +100,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 def proven_event(envelope: bytes, place: Place) -> ProvenEvent:
     if embeds(envelope):
         return ProvenEvent(row=place, event=Raw(envelope))
-    return ProvenEvent(row=place, bytes=b64encode(envelope).decode())
+    return ProvenEvent(row=place, event=Raw(b"null"), bytes=b64encode(envelope).decode())
 
 
 def hash_of_event(stream: str, place: Place, envelope: bytes) -> bytes:
