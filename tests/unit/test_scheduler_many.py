@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from schemas.commands import CreateVms, StopVm
+from schemas.commands import StopVm
 from schemas.copies import members_of
 from schemas.envelope import Envelope
 from schemas.events import OperationFailed, OperationSucceeded
 from schemas.forecasts import Change
 from schemas.ids import derived_id
-from schemas.wire import wrap
 from services.scheduler.batches import decide_many
 from services.scheduler.model import Placed, Refused
 from services.scheduler.trial import told_many
 from tests.fixtures.cut_bus import CutBus
-from tests.fixtures.scheduler import SITE, START, command, facts, fleet_of, id_of, spec
+from tests.fixtures.scheduler import command, create_many, facts, fleet_of, id_of
 from tests.fixtures.scheduler_world import World, message_of, until
 
 NAMES = ("web-1", "web-2", "web-3")
@@ -29,16 +28,7 @@ VMS = tuple(member.vm for member in members_of(id_of(1), NAMES))
 
 
 def many(*, gang: bool = False, names: tuple[str, ...] = NAMES, **changes: Any) -> Envelope[Any]:
-    return wrap(
-        CreateVms(spec=spec("web", **changes), names=names, gang=gang),
-        id=id_of(1),
-        site=SITE,
-        sender="gateway",
-        at=START,
-        about="vm/web-1",
-        operation=id_of(1),
-        actor="ann",
-    )
+    return create_many(1, *names, gang=gang, **changes)
 
 
 async def with_host(world: World, **changes: Any) -> None:

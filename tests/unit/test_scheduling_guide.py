@@ -13,6 +13,7 @@ from schemas.assignments import VmAssignment
 from schemas.commands import CreateVm
 from schemas.definition_files import BadFile, read_policy
 from schemas.definitions import Project, Quota
+from schemas.envelope import Envelope
 from schemas.forecasts import Capacity, MoreHosts
 from schemas.plans import Band, Plan
 from schemas.policies import Policy, Term
@@ -40,6 +41,7 @@ from schemas.rules import (
 )
 from schemas.telemetry import HostSample
 from services.scheduler.balance import Taste
+from services.scheduler.batches import decide_many, outcome_of
 from services.scheduler.capacity import capacity as count_capacity
 from services.scheduler.decide import decide
 from services.scheduler.definitions import Amounts, over_quota
@@ -49,7 +51,17 @@ from services.scheduler.plans import changes, plan_balance, plan_drain
 from services.scheduler.trial import supposed, told
 from tests.fixtures import plans as plan_fixtures
 from tests.fixtures.plans import FRAME, NOW, Guest
-from tests.fixtures.scheduler import LIMITS, POLICIES, command, facts, id_of, new_fleet, place, spec
+from tests.fixtures.scheduler import (
+    LIMITS,
+    POLICIES,
+    command,
+    create_many,
+    facts,
+    id_of,
+    new_fleet,
+    place,
+    spec,
+)
 
 GUIDE = Path(__file__).parents[2] / "docs" / "scheduling.md"
 ONE_TERM = tuple(
@@ -185,12 +197,22 @@ def mistakes(text: str) -> None:
         print(error)
 
 
+def several(*names: str, gang: bool, **changes: Any) -> Envelope[Any]:
+    return create_many(1, *names, gang=gang, **changes)
+
+
+def outcome(wish: Envelope[Any], known: Fleet) -> str:
+    decided = outcome_of(decide_many(wish, known, now=1.0), gang=wish.data.gang)
+    return decided if isinstance(decided, str) else decided.problem.detail
+
+
 NAMES: dict[str, Any] = {
     thing.__name__: thing
     for thing in (
         *(Affinity, DeviceRequest, DiskSpec, Hardware, HostDevice, HostPreference, HostRules),
         *(HostTuning, LabelExpression, NumaNode, Spread, Taint, Toleration),
         *(Amounts, Project, Quota, over_quota),
+        *(several, outcome),
         *(MoreHosts, capacity, would),
         *(balance, check, come, drain, guest, peopled, show),
         *(chosen, config, fleet, host, measure, mistakes, run, scores, vm, why_not),
