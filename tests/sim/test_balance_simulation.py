@@ -80,7 +80,7 @@ class Site:
             self.trouble()
         elif die < 0.84:
             self.plan()
-        elif self.kept is not None:
+        elif die > 0.92 and self.kept is not None:
             self.carry_out(self.kept)
             self.kept = None
 
@@ -141,7 +141,7 @@ class Site:
             self.kept = plan_drain(self.fleet, host, self.frame())
         else:
             self.kept = plan_balance(self.fleet, BAND, Taste(), self.frame())
-        if self.random.random() < 0.6:
+        if self.random.random() < 0.4:
             self.carry_out(self.kept)
             self.kept = None
 
