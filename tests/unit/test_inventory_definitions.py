@@ -18,10 +18,11 @@ from services.inventory.definitions import (
     Outcome,
     Surroundings,
     decide,
+    forecast,
     references,
 )
-from tests.fixtures.kept_definitions import ordered
 from tests.fixtures.inventory import SITE, START, id_of
+from tests.fixtures.kept_definitions import ordered
 
 QUIET = Policy(name="quiet", weights={"free_cpu": 2.0})
 NAME = Identity(kind="policy", name="quiet")
@@ -153,3 +154,25 @@ def test_a_refusal_ends_the_operation_with_its_reason() -> None:
     outcome = decide(command.data, Surroundings(kept=Kept()), at=START)
     (message,) = said_of(outcome, command, site=SITE)
     assert unwrap(message.data).data == events.OperationFailed(problem=outcome.problem)  # type: ignore[arg-type]
+
+
+def test_a_forecast_says_which_fields_would_change() -> None:
+    command = commands.ApplyPolicy(
+        definition=msgspec.structs.replace(QUIET, weights={"packed": 1.0}, description="new")
+    )
+    around = Surroundings(kept=live(3))
+    found = forecast(command, around, decide(command, around, at=START))
+    assert (found.command, found.kind, found.target) == ("policy.apply", "policy", "quiet")
+    assert found.detail == "version 4"
+    assert [(one.field, one.before, one.after) for one in found.changes] == [
+        ("description", None, "new"),
+        ("weights", {"free_cpu": 2.0}, {"packed": 1.0}),
+    ]
+
+
+def test_a_forecast_of_a_refusal_is_its_problem() -> None:
+    command = commands.RemovePolicy(name="quiet")
+    around = Surroundings(kept=live(3), users=("project shop",))
+    outcome = decide(command, around, at=START)
+    found = forecast(command, around, outcome)
+    assert (found.problem, found.changes, found.detail) == (outcome.problem, (), "")

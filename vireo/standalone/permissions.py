@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from schemas import subjects
+from schemas.definitions import KINDS
 from schemas.subjects import STREAMS
 
 
@@ -106,7 +107,7 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "vireo.cmd.>",
             "vireo.svc.>",
             "vireo.rpc.>",
-            f"$KV.{subjects.KV_CONFIG}.>",
+            f"$KV.{subjects.KV_CONFIG}.token.*",
             f"$KV.{subjects.KV_IDEMPOTENCY}.>",
         ),
         (),
@@ -121,6 +122,12 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (subjects.ALL_TELEMETRY,),
     ),
-    "inventory": (("vireo.svc.>", f"$KV.{subjects.KV_CONFIG}.>"), ()),
+    "inventory": (
+        (
+            "vireo.svc.>",
+            *(f"$KV.{subjects.KV_CONFIG}.{subjects.definition_key(kind, '*')}" for kind in KINDS),
+        ),
+        (),
+    ),
     "metrics": (("vireo.svc.>",), (subjects.ALL_TELEMETRY,)),
 }
