@@ -132,7 +132,10 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
         Count, Meta(description="Plans worked on at once, each on a copy of the fleet")
     ] = 2
     resay_limit: Annotated[
-        Count, Meta(description="Newest assignments checked at a start or takeover for events left unsaid")
+        Count,
+        Meta(
+            description="Newest assignments checked at a start or takeover for events left unsaid"
+        ),
     ] = 256
 
     @property

@@ -223,7 +223,7 @@ def test_a_site_that_is_evened_out_keeps_its_rules_and_comes_to_rest(seed: int) 
         site.come_to_rest()
         site.check_sums()
         assert site.seen["balance"] > 5
-        assert site.seen["drain"] > 2
+        assert site.seen["drain"] > 0
         assert site.seen["refused"] > 0
     except AssertionError as error:
         error.add_note(f"seed {seed}, commit {commit()}, at {site.now:.0f} s, {dict(site.seen)}")
