@@ -15,7 +15,7 @@ from schemas.definitions import KINDS, Definition, DefinitionKind, Template
 from schemas.forecasts import PolicyTrial
 from schemas.problems import FieldError
 from schemas.resources import Operation
-from services.gateway import decide, definitions, forecasts
+from services.gateway import checks, definitions, forecasts
 from services.gateway.model import Nothing, PageQuery, TrialRequest, VersionQuery, WishQuery
 from services.gateway.route import Route
 
@@ -24,7 +24,7 @@ PLURALS: dict[DefinitionKind, str] = {
     "template": "templates",
     "project": "projects",
 }
-CHECKS: dict[type[Any], Callable[[Any], Iterable[FieldError]]] = {Template: decide.part_errors}
+CHECKS: dict[type[Any], Callable[[Any], Iterable[FieldError]]] = {Template: checks.part_errors}
 
 
 def routes_of(kind: DefinitionKind) -> tuple[Route[Any, Any], ...]:
@@ -106,7 +106,7 @@ TRIALS: tuple[Route[Any, Any], ...] = (
         answer=PolicyTrial,
         query=Nothing,
         body=TrialRequest,
-        check=decide.trial_errors,
+        check=checks.trial_errors,
         asks=True,
     ),
 )

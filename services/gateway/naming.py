@@ -18,7 +18,7 @@ from schemas.queries import GetDefinition
 from schemas.requests import VmRequest, project_of, spec_of
 from schemas.resources import VmSpec
 from schemas.shipped import shipped
-from services.gateway import decide
+from services.gateway import checks
 from services.gateway.answers import Refused, refuse
 from services.gateway.desk import Desk
 
@@ -43,7 +43,7 @@ async def whole_spec(desk: Desk, request: VmRequest, *, at: str = "") -> VmSpec:
     if unknown:
         raise refuse(unknown_names(unknown))
     spec = spec_of(request, template, project)
-    errors = spec if isinstance(spec, tuple) else tuple(decide.spec_errors(spec))
+    errors = spec if isinstance(spec, tuple) else tuple(checks.spec_errors(spec))
     if errors or isinstance(spec, tuple):
         raise refuse(invalid_request(*(replace(each, field=at + each.field) for each in errors)))
     return spec

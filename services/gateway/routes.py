@@ -12,7 +12,7 @@ from schemas.queries import ListHosts, ListOperations, ListVms
 from schemas.requests import VmRequest
 from schemas.resources import Host, Operation, Vm
 from schemas.telemetry import HostReading, VmReading
-from services.gateway import decide, forecasts, handlers, stream
+from services.gateway import checks, forecasts, handlers, stream
 from services.gateway.audit_routes import AUDIT
 from services.gateway.definition_routes import DEFINITIONS
 from services.gateway.model import (
@@ -57,7 +57,7 @@ VMS: tuple[Route[Any, Any], ...] = (
         answer=Operation,
         query=WishQuery,
         body=VmRequest,
-        check=decide.request_errors,
+        check=checks.request_errors,
     ),
     Route(
         method="POST",
@@ -168,7 +168,7 @@ HOSTS: tuple[Route[Any, Any], ...] = (
         answer=Operation,
         query=WishQuery,
         body=HostChange,
-        check=decide.change_errors,
+        check=checks.change_errors,
     ),
     Route(
         method="GET",
@@ -236,7 +236,7 @@ CAPACITY: tuple[Route[Any, Any], ...] = (
         answer=Capacity,
         query=Nothing,
         body=CapacityRequest,
-        check=decide.capacity_errors,
+        check=checks.capacity_errors,
         asks=True,
     ),
 )

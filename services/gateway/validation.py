@@ -2,7 +2,7 @@
 
 msgspec stops at the first error, so the value is walked along the type's hints and each leaf is
 converted by itself. Fields are JSON Pointers (RFC 6901) in bodies and `query/<name>` in queries. What
-fits together across fields (`decide.spec_errors`) is not checked here.
+fits together across fields (`checks.spec_errors`) is not checked here.
 """
 
 from __future__ import annotations

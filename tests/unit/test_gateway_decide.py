@@ -15,7 +15,7 @@ from schemas.problems import FieldError
 from schemas.queries import GetOperation
 from schemas.resources import DiskSpec, HostTuning, NicSpec, Operation, VmSpec
 from schemas.rules import Hardware, Taint
-from services.gateway import decide
+from services.gateway import checks, decide
 from services.gateway.model import (
     NEXT_STATES,
     Accepted,
@@ -235,7 +235,7 @@ def test_what_does_not_fit_together_in_a_spec_is_named() -> None:
         disks=(DiskSpec(image="tiny"), DiskSpec(), DiskSpec(name="data", size_gib=1)),
         nics=(NicSpec(mac=mac), NicSpec(), NicSpec(), NicSpec(mac=mac)),
     )
-    assert list(decide.spec_errors(spec)) == [
+    assert list(checks.spec_errors(spec)) == [
         FieldError(
             field="/disks/1/size_gib",
             detail="a disk without an image is blank and needs a size of at least 1 GiB",
@@ -246,10 +246,10 @@ def test_what_does_not_fit_together_in_a_spec_is_named() -> None:
 
 
 def test_a_change_of_nothing_is_a_mistake() -> None:
-    assert [error.field for error in decide.change_errors(HostChange())] == [""]
-    assert not list(decide.change_errors(HostChange(labels={})))
-    assert not list(decide.change_errors(HostChange(taints=())))
-    assert not list(decide.change_errors(HostChange(tuning=HostTuning())))
+    assert [error.field for error in checks.change_errors(HostChange())] == [""]
+    assert not list(checks.change_errors(HostChange(labels={})))
+    assert not list(checks.change_errors(HostChange(taints=())))
+    assert not list(checks.change_errors(HostChange(tuning=HostTuning())))
 
 
 def test_what_does_not_fit_together_in_a_change_of_a_host_is_named() -> None:
@@ -259,7 +259,7 @@ def test_what_does_not_fit_together_in_a_change_of_a_host_is_named() -> None:
         tuning=HostTuning(idle_watts=200, full_watts=100),
     )
 
-    assert list(decide.change_errors(change)) == [
+    assert list(checks.change_errors(change)) == [
         FieldError(field="/taints/2", detail="gpu=a100:refuse is used twice"),
         FieldError(
             field="/tuning/full_watts",
@@ -276,7 +276,7 @@ def test_memory_of_huge_pages_is_a_whole_number_of_them() -> None:
             disks=(DiskSpec(image="tiny"),),
             hardware=Hardware(huge_page_kib=1048576),
         )
-        return [error.field for error in decide.spec_errors(spec)]
+        return [error.field for error in checks.spec_errors(spec)]
 
     assert (errors(2048), errors(1536)) == ([], ["/memory_mib"])
 
