@@ -16,6 +16,7 @@ from schemas.policies import Policy
 from schemas.problems import Problem, quota_exceeded
 from schemas.resources import VmSpec
 from services.scheduler.compiled import CompiledPolicy, compile_policy
+from services.scheduler.requests import Demand
 
 UNITS = {"vms": "VMs", "cpus": "CPUs", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
 
@@ -38,6 +39,14 @@ class Amounts(Struct, frozen=True, kw_only=True):
 
 
 NOTHING = Amounts()
+
+
+def amounts_of(spec: VmSpec, demand: Demand) -> Amounts:
+    """What a VM takes of its project's quota; its disks as they are on its host, in whichever pool."""
+    pools = sum(size_gib for (kind, _), size_gib in demand.counted if kind == "pool")
+    return Amounts(
+        vms=1, cpus=spec.cpus, memory_mib=spec.memory_mib, disk_gib=demand.disk_gib + pools
+    )
 
 
 class Definitions:

@@ -18,11 +18,18 @@ from schemas.resources import HostConfig, HostFacts, Placement, VmSpec
 from schemas.telemetry import HostSample
 from services.scheduler.choice import Choice, Chooser
 from services.scheduler.compiled import CompiledPolicy
-from services.scheduler.definitions import Amounts, Definitions
+from services.scheduler.definitions import Amounts, Definitions, amounts_of
 from services.scheduler.groups import Member
 from services.scheduler.model import Ask, Held, HostRow, Limits
 from services.scheduler.placement import NoHost, place
-from services.scheduler.requests import Demand, Request, Requests, demand_of, keeps_away
+from services.scheduler.requests import (
+    Demand,
+    Request,
+    Requests,
+    demand_of,
+    foreign_demand,
+    keeps_away,
+)
 from services.scheduler.table import Table
 
 GONE_LIMIT = 10_000
@@ -104,7 +111,7 @@ class Fleet:
             if image not in self._largest:
                 sizes = (row.images.get(image, 0) for row in self._hosts.values())
                 self._largest[image] = max(sizes, default=0)
-        return _amounts(spec, demand_of(request, self._largest))
+        return amounts_of(spec, demand_of(request, self._largest))
 
     def request(self, spec: VmSpec) -> Request:
         """A wish, compiled."""
@@ -157,7 +164,7 @@ class Fleet:
             facts_revision=revision,
             labels={**facts.labels, **row.config.labels},
             images=images,
-            foreign=_foreign(facts),
+            foreign=foreign_demand(facts),
         )
         self._put(new)
         if images != row.images:
@@ -336,7 +343,7 @@ class Fleet:
         """Count an assignment against its project's quota, or no longer."""
         spec = held.assignment.spec
         if spec.project is not None:
-            self.definitions.count(spec.project, _amounts(spec, held.demand), sign)
+            self.definitions.count(spec.project, amounts_of(spec, held.demand), sign)
 
     def _recharge(self, held: Held, demand: Demand) -> Held:
         new = replace(held, demand=demand)
@@ -361,24 +368,6 @@ class Fleet:
             self.table.give_back(host, held.demand)
             self.table.take(host, demand)
             self._recharge(held, demand)
-
-
-def _amounts(spec: VmSpec, demand: Demand) -> Amounts:
-    pools = sum(size_gib for (kind, _), size_gib in demand.counted if kind == "pool")
-    return Amounts(
-        vms=1, cpus=spec.cpus, memory_mib=spec.memory_mib, disk_gib=demand.disk_gib + pools
-    )
-
-
-def _foreign(facts: HostFacts) -> Demand:
-    """The test driver's own domains are larger than its host and use nothing of it."""
-    if facts.domain_type == "test":
-        return Demand()
-    running = [domain for domain in facts.foreign if domain.state in ("running", "paused")]
-    return Demand(
-        cpus=sum(domain.cpus for domain in running),
-        memory_mib=sum(domain.memory_mib for domain in running),
-    )
 
 
 def _standing(held: Held) -> tuple[bool, int]:

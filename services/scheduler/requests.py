@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from schemas.resources import VmSpec
+from schemas.resources import HostFacts, VmSpec
 from schemas.rules import Affinity, HostPreference, Spread
 from services.scheduler.groups import AntiTerm
 from services.scheduler.selectors import Selector, selector
@@ -134,6 +134,18 @@ def demand_of(request: Request, images: Mapping[str, int], *, node: int | None =
         disk_gib=sum(part.size_gib(images) for part in request.storage if part.pool is None),
         counted=tuple(counted),
         node=node,
+    )
+
+
+def foreign_demand(facts: HostFacts) -> Demand:
+    """What running domains that are not Vireo's take. The test driver's own domains are larger than its
+    host and use nothing of it."""
+    if facts.domain_type == "test":
+        return Demand()
+    running = [domain for domain in facts.foreign if domain.state in ("running", "paused")]
+    return Demand(
+        cpus=sum(domain.cpus for domain in running),
+        memory_mib=sum(domain.memory_mib for domain in running),
     )
 
 
