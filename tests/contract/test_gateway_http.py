@@ -207,7 +207,7 @@ async def test_what_is_not_there_is_a_problem(
 
 
 async def test_a_body_that_is_too_large_is_refused(gateway: GatewayUnderTest) -> None:
-    answer = await gateway.http.post("/v1/vms", content=b" " * (256 * 1024 + 1))
+    answer = await gateway.http.post("/v1/vms", content=b" " * (LimitSettings().body_bytes + 1))
     assert problem(answer).status == 413
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.resources import VmSpec
 from schemas.rules import HostRules
-from services.gateway.decide import spec_errors
+from services.gateway.checks import spec_errors
 from services.gateway.validation import Invalid, read_body
 from services.hostagent.settings import Settings
 from vireo.cli.spec_file import parse_spec
