@@ -15,7 +15,7 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Settings of the inventory."""
 
     postgres: PostgresSettings = PostgresSettings()
-    batch: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most events in one transaction."""
     ack_wait_s: Annotated[float, Meta(ge=1, le=600)] = 5
     """After so long what a killed inventory had in hand is given to another (or to itself, restarted)."""
@@ -46,7 +46,7 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """How long an event that was passed by may take to come by itself before it is an alarm."""
     months_ahead: Annotated[int, Meta(ge=1, le=120)] = 3
     """Months whose tables are made ahead."""
-    rows_checked: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    rows_checked: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     """Rows of the record that one request checks."""
     page_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 900_000
     """Largest page; it must stay below the bus's largest message, or a list cannot be answered."""
