@@ -234,6 +234,8 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     agent_version: str = ""
     kernel: str = ""
     networks: tuple[str, ...] = ()
+    vsock: bool = False
+    """Whether guests get a vsock device, over which the guest agent reaches the host."""
     images: tuple[HostImage, ...] = ()
     foreign: tuple[ForeignDomain, ...] = ()
     labels: Labels = {}

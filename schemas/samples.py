@@ -141,6 +141,7 @@ FACTS = resources.HostFacts(
     agent_version="0.1.0",
     kernel="6.1.0-41-amd64",
     networks=("default",),
+    vsock=True,
     images=(resources.HostImage(name="debian-12", size_gib=2),),
     foreign=(
         resources.ForeignDomain(
@@ -174,6 +175,7 @@ INVALID = Problem(
 GUEST_SAMPLE = telemetry.GuestSample(
     vm=VM,
     at=AT,
+    source="guest-agent",
     os=GUEST.os,
     kernel=GUEST.kernel,
     hostname=GUEST.hostname,
@@ -186,6 +188,8 @@ GUEST_SAMPLE = telemetry.GuestSample(
     memory_total_kib=1011712,
     memory_available_kib=821248,
     uptime_s=812.5,
+    clock_offset_s=-0.021,
+    users=("ada",),
     file_systems=(
         telemetry.FileSystem(
             mountpoint="/", type="ext4", total_bytes=10434699264, used_bytes=1210351616

@@ -8,7 +8,7 @@ Counters grow since the start of the guest or host; whoever wants rates subtract
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -114,10 +114,12 @@ class GuestDisk(Struct, frozen=True, kw_only=True):
 
 
 class GuestSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """From inside, by the QEMU guest agent."""
+    """From inside: by the guest agent where it speaks, else by QEMU's. Never by both at a time."""
 
     vm: VmId
     at: datetime
+    source: Literal["qga", "guest-agent"] = "qga"
+    """Who said it: QEMU's agent was asked, or Vireo's guest agent spoke."""
     os: str | None = None
     kernel: str | None = None
     hostname: str | None = None
@@ -130,6 +132,10 @@ class GuestSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_total_kib: int | None = None
     memory_available_kib: int | None = None
     uptime_s: float | None = None
+    clock_offset_s: float | None = None
+    """By how much the guest's clock is ahead of its host's."""
+    users: tuple[str, ...] | None = None
+    """Who is logged in, each once."""
     file_systems: tuple[FileSystem, ...] = ()
     interfaces: tuple[NetworkInterface, ...] = ()
     disks: tuple[GuestDisk, ...] = ()
