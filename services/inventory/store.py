@@ -1,59 +1,28 @@
 """The inventory's Postgres, writing side: a batch of events and what follows from it, in one transaction.
 
-What belongs here: locking, inserting, loading and saving rows. What does not: how rows change (`decide`),
-answers (`reads`).
+What belongs here: locking, the ledger and its gaps. What does not: loading and saving what follows
+(`row_store`), how it changes (`decide`), answers (`reads`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from chassis.postgres import Connection, Postgres
 from schemas.resources import OperationPhase
 from services.inventory.coverage import Gap, GapState, Placed, placed, without
-from services.inventory.decide import (
-    Concerned,
-    concerned,
-    fact,
-    host_told,
-    operation_of,
-    project_all,
-)
+from services.inventory.decide import fact, project_all
 from services.inventory.entries import EVENT_COLUMNS, KEY_COLUMNS, Entry, entries
-from services.inventory.model import (
-    Arrival,
-    Head,
-    HostRow,
-    OperationRow,
-    Tables,
-    VmRow,
-    position_of,
-)
+from services.inventory.model import Arrival, Head, position_of
+from services.inventory.row_store import RowStore
 
 Queries = Mapping[str, str]
 SETTLED: Mapping[GapState, GapState] = {"open": "missing", "filled": "unreadable"}
 """What the pieces of a gap are called that was cut where a message could not be read."""
-R = TypeVar("R", bound=Struct)
-
-VM_COLUMNS = (
-    *("id", "site", "name", "host", "state", "power", "generation", "ending", "deleted"),
-    *("cpus", "memory_mib", "disk_gib", "unsized", "labels", "spec", "guest", "placement"),
-    *("operation", "problem", "created_at", "updated_at", "position"),
-    *("state_position", "guest_position"),
-)
-OPERATION_COLUMNS = (
-    *("id", "command", "kind", "target", "phase", "actor", "progress", "detail", "host"),
-    *("problem", "placement", "created_at", "updated_at", "position"),
-)
-HOST_COLUMNS = (
-    *("name", "site", "state", "facts", "config", "config_generation", "labels"),
-    *("registered_at", "updated_at", "state_position", "facts_position"),
-)
 
 
 class Store:
@@ -89,18 +58,24 @@ class _Batch:
         self._connection = connection
         self._queries = queries
         self._stream = stream
+        self._rows = RowStore(connection, queries)
 
     async def record(self, arrivals: Sequence[Arrival]) -> dict[str, OperationPhase]:
         head, now = await self._head()
         batch = await self._placed(head, arrivals)
         new = batch.new
-        before, about = await self._load(new.values())
+        before, about = await self._rows.load([each.envelope for each in new.values()])
         rows, hash = entries(self._stream, head, new, about, received_at=now)
-        await self._add(rows)
-        await self._account(head, batch)
         facts = [fact(each.envelope, position) for position, each in new.items()]
-        after = project_all(before, facts)
-        await self._save(after)
+        # Postgres takes the rows in while we project what follows from them.
+        adding = asyncio.create_task(self._add(rows))
+        await asyncio.sleep(0)
+        try:
+            after = project_all(before, facts)
+        finally:
+            await adding
+        await self._account(head, batch)
+        await self._rows.save(after)
         await self._connection.execute(
             self._queries["advance_ledger"],
             *(self._stream, batch.epoch, head.number + len(rows), batch.position, hash, now),
@@ -149,28 +124,6 @@ class _Batch:
         )
         return [Gap(**record) for record in records]
 
-    async def _load(self, arrivals: Collection[Arrival]) -> tuple[Tables, list[Concerned]]:
-        """The rows that the events concern, the VMs that their operations are about among them."""
-        asked = (operation_of(each.envelope) for each in arrivals)
-        operations = await self._rows("load_operations", asked, OperationRow, "id")
-        about = _about(arrivals, operations)
-        told = (host_told(each.envelope) for each in arrivals)
-        tables = Tables(
-            operations=operations,
-            vms=await self._rows("load_vms", (each.vm for each in about), VmRow, "id"),
-            hosts=await self._rows("load_hosts", told, HostRow, "name"),
-        )
-        return tables, about
-
-    async def _rows(
-        self, query: str, keys: Iterable[str | None], row: type[R], key: str
-    ) -> dict[str, R]:
-        asked = sorted({each for each in keys if each is not None})
-        if not asked:
-            return {}
-        records = await self._connection.fetch(self._queries[query], asked)
-        return {record[key]: row(**record) for record in records}
-
     async def _add(self, rows: Sequence[Entry]) -> None:
         """To the ledger; nobody else does at the same time, and none of it is known."""
         keys = [(row[3], row[0], row[2]) for row in rows]
@@ -199,30 +152,3 @@ class _Batch:
                 [gap.last for gap in gaps],
                 [gap.state for gap in gaps],
             )
-
-    async def _save(self, tables: Tables) -> None:
-        await self._upsert("save_operations", tables.operations, OPERATION_COLUMNS)
-        await self._upsert("save_vms", tables.vms, VM_COLUMNS)
-        await self._upsert("save_hosts", tables.hosts, HOST_COLUMNS)
-
-    async def _upsert(self, query: str, rows: Mapping[str, Any], columns: Sequence[str]) -> None:
-        if rows:
-            ordered = [rows[key] for key in sorted(rows)]
-            values = [[getattr(row, column) for row in ordered] for column in columns]
-            await self._connection.execute(self._queries[query], *values)
-
-
-def _about(arrivals: Iterable[Arrival], operations: Mapping[str, OperationRow]) -> list[Concerned]:
-    """What each event concerns; a later event of an operation knows the VM from an earlier one."""
-    vms: dict[str, str] = {}
-    found: list[Concerned] = []
-    for each in arrivals:
-        concerns = concerned(each.envelope, operations)
-        operation = concerns.operation
-        if operation is not None:
-            if concerns.vm is not None:
-                vms[operation] = concerns.vm
-            elif operation in vms:
-                concerns = replace(concerns, vm=vms[operation])
-        found.append(concerns)
-    return found
