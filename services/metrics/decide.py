@@ -9,12 +9,15 @@ import msgspec
 from msgspec.structs import fields
 
 from schemas.telemetry import GuestSample, HostFrame, HostReading, VmColumns, VmReading
-from services.metrics.model import Garbled, HostNewest, Stale, VmNewest, VmSample
+from services.metrics.frame_vms import FrameVms
+from services.metrics.model import Garbled, HostNewest, Stale, VmSample
 
 _frames = msgspec.json.Decoder(HostFrame)
-_COLUMNS = tuple(field.name for field in fields(VmSample))
+_COLUMNS = tuple(field.name for field in fields(VmColumns) if field.name != "ids")
 _READ_AS_IS = tuple(
-    name for name in _COLUMNS if name in VmReading.__struct_fields__ and name != "state"
+    name
+    for name in VmSample.__struct_fields__
+    if name in VmReading.__struct_fields__ and name != "state"
 )
 
 
@@ -42,13 +45,8 @@ def take(before: HostNewest | None, frame: HostFrame, *, now_s: float) -> HostNe
     at = _in_utc(frame.at)
     if before is not None and at <= before.at and frame.sequence <= before.sequence:
         return Stale()
-    known = before.vms if before is not None else {}
-    elapsed_s = (at - before.at).total_seconds() if before is not None else 0.0
-    guests = {guest.vm: guest for guest in frame.guests}
-    vms = {
-        id: _vm_after(known.get(id), _sample(frame.vms, row), guests.get(id), elapsed_s)
-        for row, id in enumerate(frame.vms.ids)
-    }
+    guests = _guests_after(before, frame)
+    former = before.columns if before is not None else VmColumns()
     return HostNewest(
         host=frame.host,
         site=frame.site,
@@ -57,36 +55,25 @@ def take(before: HostNewest | None, frame: HostFrame, *, now_s: float) -> HostNe
         interval_s=frame.interval_s,
         sample=frame.sample,
         heard_s=now_s,
-        vms=vms,
-    )
-
-
-def _sample(columns: VmColumns, row: int) -> VmSample:
-    values: dict[str, Any] = {
-        name: column[row] for name in _COLUMNS if (column := getattr(columns, name))
-    }
-    return VmSample(**values)
-
-
-def _vm_after(
-    before: VmNewest | None, sample: VmSample, guest: GuestSample | None, elapsed_s: float
-) -> VmNewest:
-    if before is None:
-        return VmNewest(sample=sample, guest=guest)
-    return VmNewest(
-        sample=sample,
-        cpu_busy=cpus_busy(
-            before_ns=before.sample.cpu_time_ns, now_ns=sample.cpu_time_ns, elapsed_s=elapsed_s
+        columns=frame.vms,
+        guests=guests,
+        vms=FrameVms(
+            columns=frame.vms,
+            guests=guests,
+            former_ids=former.ids,
+            former_cpu_ns=former.cpu_time_ns,
+            elapsed_s=(at - before.at).total_seconds() if before is not None else 0.0,
         ),
-        guest=guest or before.guest,
     )
 
 
-def cpus_busy(*, before_ns: int | None, now_ns: int | None, elapsed_s: float) -> float | None:
-    """CPUs busy between two readings of a counter; None if it began anew or no time went by."""
-    if before_ns is None or now_ns is None or elapsed_s <= 0 or now_ns < before_ns:
-        return None
-    return round((now_ns - before_ns) / 1e9 / elapsed_s, 4)
+def _guests_after(before: HostNewest | None, frame: HostFrame) -> dict[str, GuestSample]:
+    """What a guest said holds until it says something else, as long as the VM is told of."""
+    told = {guest.vm: guest for guest in frame.guests}
+    if before is None or not before.guests:
+        return told
+    held = before.guests
+    return {id: held[id] for id in frame.vms.ids if id in held} | told
 
 
 def is_stale(newest: HostNewest, *, now_s: float, stale_s: float) -> bool:

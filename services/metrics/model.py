@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from schemas.telemetry import GuestSample, HostSample
+from schemas.telemetry import GuestSample, HostSample, VmColumns
 
 Outcome = Literal["taken", "garbled", "stale", "refused"]
 """Of a frame: kept; not to be read; older than what is known; from one host too many."""
@@ -56,6 +56,9 @@ class HostNewest(Struct, frozen=True, kw_only=True):
     interval_s: float
     sample: HostSample
     heard_s: float
+    columns: VmColumns = VmColumns()
+    guests: Mapping[str, GuestSample] = {}
+    """What guests said last, by VM."""
     vms: Mapping[str, VmNewest] = {}
 
 

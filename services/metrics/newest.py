@@ -39,7 +39,7 @@ class Newest:
             return "stale"
         self._forget_vms(key, before)
         self._hosts[key] = after
-        self._host_of.update(dict.fromkeys(after.vms, key))
+        self._host_of.update(dict.fromkeys(after.columns.ids, key))
         return "taken"
 
     def forget_stale(self, *, now_s: float) -> list[str]:
@@ -55,7 +55,7 @@ class Newest:
 
     def _forget_vms(self, key: Key, host: HostNewest | None) -> None:
         """A VM that has meanwhile been told of by another host stays that one's."""
-        for vm in host.vms if host is not None else ():
+        for vm in host.columns.ids if host is not None else ():
             if self._host_of.get(vm) == key:
                 del self._host_of[vm]
 

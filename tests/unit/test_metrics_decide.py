@@ -20,13 +20,8 @@ from schemas.telemetry import (
     VmColumns,
     VmReading,
 )
-from services.metrics.decide import (
-    cpus_busy,
-    host_reading,
-    read,
-    take,
-    vm_reading,
-)
+from services.metrics.decide import host_reading, read, take, vm_reading
+from services.metrics.frame_vms import cpus_busy
 from services.metrics.model import Garbled, HostNewest, Stale, VmSample
 from services.metrics.newest import Newest
 
