@@ -79,7 +79,8 @@ def _valued(metrics: list[Metric], things: list[tuple[Labels, Any]]) -> Iterator
 
 
 def labelled(**labels: str | None) -> Labels:
-    return tuple((name, value or "") for name, value in labels.items())
+    """Those that are known: to Prometheus an empty label is none."""
+    return tuple((name, value) for name, value in labels.items() if value)
 
 
 def times(value: float | None, unit: float) -> float | None:
@@ -87,6 +88,6 @@ def times(value: float | None, unit: float) -> float | None:
     return None if value is None else value * unit
 
 
-def one(_thing: object) -> float:
-    """The value of metrics whose labels are what they say."""
+def always(_thing: object) -> float:
+    """1: the value of metrics whose labels are what they say."""
     return 1

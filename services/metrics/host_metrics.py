@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.telemetry import PoolSample
-from services.metrics.families import MIB, Known, Labels, Metric, Section, labelled, one, times
+from services.metrics.families import MIB, Known, Labels, Metric, Section, always, labelled, times
 from services.metrics.model import HostNewest
 
 INFO = (
     Metric(
         name="vireo_host_info",
         help="A host that is heard; what it is, where the inventory knows it.",
-        value=one,
+        value=always,
     ),
 )
 

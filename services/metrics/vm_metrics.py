@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from schemas.telemetry import FileSystem, GuestDisk, GuestSample, NetworkInterface
-from services.metrics.families import KIB, Known, Labels, Metric, Section, labelled, one, times
+from services.metrics.families import KIB, Known, Labels, Metric, Section, always, labelled, times
 from services.metrics.host_metrics import of_host
 from services.metrics.model import VmNewest
 
@@ -16,7 +16,7 @@ INFO = (
     Metric(
         name="vireo_vm_info",
         help="A VM that its host tells of: its state, its name and project.",
-        value=one,
+        value=always,
     ),
 )
 
@@ -91,7 +91,7 @@ OF_VMS = (
     ),
 )
 
-GUEST_INFO = (Metric(name="vireo_guest_info", help="What runs in a VM.", value=one),)
+GUEST_INFO = (Metric(name="vireo_guest_info", help="What runs in a VM.", value=always),)
 
 OF_GUESTS = (
     Metric(

@@ -11,15 +11,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.ids import uuid7
+from schemas.resources import Host, HostConfig, HostFacts
 from schemas.telemetry import (
+    CpuModes,
     FileSystem,
     GuestDisk,
     GuestSample,
     HostSample,
     NetworkInterface,
+    PoolSample,
 )
-from services.metrics.exposition import text
+from services.metrics.exposition import LABELS, text
 from services.metrics.model import Fleet, HostNewest, VmNewest, VmSample
+from services.metrics.plane import LedgerFacts, Plane, VmName, Walk
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 VM = uuid7(1_700_000_000_000, b"0123456789")
@@ -29,6 +33,10 @@ GUEST = GuestSample(
     os='Tiny "1"\nand \\ more',
     kernel="6.1",
     hostname="web-1",
+    source="guest-agent",
+    agent_version="1",
+    clock_offset_s=0.25,
+    users=("root",),
     load1=0.1,
     load5=0.2,
     load15=0.3,
@@ -55,6 +63,8 @@ FULL = Fleet(
             sample=HostSample(
                 cpu_busy=0.25,
                 io_wait=0.125,
+                cpu_modes=CpuModes(user=0.125, system=0.0625),
+                pools=(PoolSample(name="fast", total_bytes=2000, free_bytes=500),),
                 power_watts=184.5,
                 cpu_pressure=0.5,
                 memory_pressure=0.0,
@@ -95,13 +105,49 @@ FULL = Fleet(
     },
     frames={"taken": 3, "garbled": 1, "stale": 0, "refused": 0},
 )
+PLANE = Plane(
+    hosts=(
+        Host(
+            name="h1",
+            site="lab",
+            state="silent",
+            facts=HostFacts(
+                host="h1",
+                site="lab",
+                hypervisor="QEMU",
+                domain_type="kvm",
+                arch="x86_64",
+                cpus=4,
+                memory_mib=4096,
+                disk_gib=10,
+                cpu_model="Quick",
+                kernel="6.12",
+            ),
+            config=HostConfig(host="h1"),
+            reserved_cpus=2,
+            reserved_memory_mib=512,
+            reserved_disk_gib=1,
+            vms=1,
+            registered_at=AT,
+            updated_at=AT,
+        ),
+    ),
+    names={VM: VmName(name="web1", project="shop")},
+    ready={"gateway": True, "inventory": False},
+    behind={("EVENTS", "inventory"): 7},
+    dead_letters=3,
+    ledger=LedgerFacts(rows=100, gaps={"open": 2, "missing": 0, "unreadable": 0}, alarms=1),
+    walk=Walk(through=40, faults=1),
+)
 
 
-def samples(fleet: Fleet) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def samples(
+    fleet: Fleet, plane: Plane | None = None
+) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """As Prometheus' own client reads it."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text(fleet))
+        for family in text_string_to_metric_families(text(fleet, plane))
         for sample in family.samples
     }
 
@@ -148,12 +194,42 @@ def test_labels_may_hold_any_text() -> None:
         "os": 'Tiny "1"\nand \\ more',
         "kernel": "6.1",
         "hostname": "web-1",
+        "source": "guest-agent",
+        "agent_version": "1",
     }
     assert ("vireo_guest_info", tuple(sorted(labels.items()))) in samples(FULL)
 
 
+def test_names_and_the_control_plane_are_told_too() -> None:
+    found = samples(FULL, PLANE)
+    host = (("host", "h1"), ("site", "lab"))
+    vm = ("name", "web1"), ("project", "shop"), ("site", "lab"), ("state", "running"), ("vm", VM)
+    about = (("arch", "x86_64"), ("cpu_model", "Quick"), ("host", "h1"))
+    assert [
+        found["vireo_host_info", (*about, ("hypervisor", "QEMU"), ("kernel", "6.12"), host[1])],
+        found["vireo_vm_info", (host[0], *vm)],
+        found["vireo_host_online", host],
+        found["vireo_host_reserved_memory_bytes", host],
+        found["vireo_host_cpu_mode_ratio", (host[0], ("mode", "user"), host[1])],
+        found["vireo_host_pool_free_bytes", (host[0], ("pool", "fast"), host[1])],
+        found["vireo_plane_service_ready", (("service", "inventory"),)],
+        found["vireo_plane_messages_behind", (("consumer", "inventory"), ("stream", "EVENTS"))],
+        found["vireo_plane_dead_letters_total", ()],
+        found["vireo_plane_ledger_gap_events", (("state", "open"),)],
+        found["vireo_plane_ledger_faults", ()],
+    ] == [1, 1, 0, 512 << 20, 0.125, 500, 0, 7, 3, 2, 1]
+
+
+def test_every_metric_is_listed_with_its_labels() -> None:
+    found = samples(FULL, PLANE)
+    assert {name for name, _ in found} == set(LABELS)
+    assert [
+        (name, label) for name, labels in found for label, _ in labels if label not in LABELS[name]
+    ] == []
+
+
 def test_no_series_is_told_twice() -> None:
-    lines = [line.rsplit(" ", 1)[0] for line in text(FULL).splitlines() if line[0] != "#"]
+    lines = [line.rsplit(" ", 1)[0] for line in text(FULL, PLANE).splitlines() if line[0] != "#"]
     assert len(lines) == len(set(lines))
 
 
@@ -173,6 +249,7 @@ def test_what_is_not_known_is_left_out() -> None:
         "vireo_host_info",
         "vireo_host_last_frame_timestamp_seconds",
         "vireo_host_running_vms",
+        "vireo_host_tick_seconds",
         "vireo_vm_info",
     }
 
@@ -190,7 +267,7 @@ def promtool() -> str:
 def test_promtool_finds_nothing_to_complain_of(promtool: str) -> None:
     checked = subprocess.run(
         [promtool, "check", "metrics"],
-        input=text(FULL),
+        input=text(FULL, PLANE),
         capture_output=True,
         text=True,
         timeout=30,
