@@ -112,6 +112,13 @@ class ConsumerConfig(Struct, frozen=True, kw_only=True):
     """Of many readers one gets everything, until it stops pulling; its readers say so in `pull`, too."""
 
 
+class Backlog(Struct, frozen=True, kw_only=True):
+    """What a durable consumer has still before it: not handed out yet, or not acknowledged."""
+
+    consumer: str
+    messages: int
+
+
 class BusError(Exception):
     """Something about the bus that the caller may have to handle."""
 
@@ -224,6 +231,10 @@ class Bus(Protocol):
 
     async def last_sequence(self, stream: str) -> int:
         """The sequence of the newest message that the stream ever stored."""
+        ...
+
+    async def backlogs(self, stream: str) -> Sequence[Backlog]:
+        """Of every durable consumer of a stream, by name. Raises NotFound, Unavailable."""
         ...
 
     async def ensure_stream(self, config: StreamConfig) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from chassis.bus import (
     Ack,
+    Backlog,
     CaughtUp,
     ConsumerConfig,
     Delivery,
@@ -191,6 +192,14 @@ class MemoryBus:
 
     async def last_sequence(self, stream: str) -> int:
         return self._stream(stream).last_sequence
+
+    async def backlogs(self, stream: str) -> Sequence[Backlog]:
+        self._stream(stream)
+        return [
+            Backlog(consumer=name, messages=consumer.behind)
+            for (of, name), consumer in sorted(self._consumers.items(), key=lambda item: item[0])
+            if of == stream
+        ]
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         wanted = _as_bucket(config) if config.name.startswith(BUCKET) else config

@@ -71,6 +71,12 @@ class MemoryConsumer:
     def _readers(self) -> list[MemoryPull]:
         return self.pulls if self._pinned is None else [self._pinned]
 
+    @property
+    def behind(self) -> int:
+        """Messages not handed out yet, or not settled."""
+        new = sum(1 for _ in self.stream.after(self._position, self.config.subjects))
+        return new + len(self._first) + len(self._again) + len(self._leases)
+
     def lease_of(self, sequence: int) -> int | None:
         return self._leases.get(sequence)
 

@@ -44,6 +44,10 @@ class Api:
     async def consumer_info(self, stream: str, consumer: str) -> Json:
         return await self._ask(f"CONSUMER.INFO.{stream}.{consumer}", {})
 
+    async def consumers(self, stream: str, *, offset: int) -> Json:
+        """One page of what `consumer_info` tells of each, with their number in all as `total`."""
+        return await self._ask(f"CONSUMER.LIST.{stream}", {"offset": offset})
+
     async def create_consumer(self, stream: str, consumer: str, config: Json) -> Json:
         wish = {"stream_name": stream, "config": config, "action": "create"}
         return await self._ask(f"CONSUMER.CREATE.{stream}.{consumer}", wish)

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 
 from chassis.bus import (
     Ack,
+    Backlog,
     BusError,
     CaughtUp,
     ConsumerConfig,
@@ -30,7 +31,7 @@ from chassis.nats.messages import incoming, stored
 from chassis.nats.pin import Pin
 from chassis.nats.publisher import Publisher
 from chassis.nats.pull import pulled
-from chassis.nats.streams import ensure_consumer, ensure_stream, stream_json
+from chassis.nats.streams import backlogs, ensure_consumer, ensure_stream, stream_json
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +122,9 @@ class NatsBus:
     async def last_sequence(self, stream: str) -> int:
         state = (await self._api.stream_info(stream))["state"]
         return int(state["last_seq"])
+
+    async def backlogs(self, stream: str) -> Sequence[Backlog]:
+        return await backlogs(self._api, stream)
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         await ensure_stream(self._api, config)

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from chassis.bus import BusError, ConsumerConfig, NotFound, StreamConfig
+from chassis.bus import Backlog, BusError, ConsumerConfig, NotFound, StreamConfig
 from chassis.nats.api import Api, Json
 from chassis.nats.pin import GROUP
 
@@ -126,6 +126,25 @@ async def ensure_consumer(api: Api, config: ConsumerConfig, *, takeover_s: float
     if differing := differences(wanted, present):
         await api.update_consumer(config.stream, config.name, {**present, **wanted})
         log.info("consumer_updated", consumer=config.name, fields=sorted(differing))
+
+
+async def backlogs(api: Api, stream: str) -> list[Backlog]:
+    """Of the durable consumers alone: who only follows has no cursor that would wait for it."""
+    found: list[Json] = []
+    while True:
+        page = await api.consumers(stream, offset=len(found))
+        # An empty page ends it, too: consumers may go between two pages.
+        found += page["consumers"] or []
+        if not page["consumers"] or len(found) >= page["total"]:
+            break
+    return sorted(
+        (
+            Backlog(consumer=one["name"], messages=one["num_pending"] + one["num_ack_pending"])
+            for one in found
+            if one["config"].get("durable_name")
+        ),
+        key=lambda backlog: backlog.consumer,
+    )
 
 
 def _filter(config: ConsumerConfig) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from chassis import kv
 from chassis.bus import (
     Ack,
+    Backlog,
     Bus,
     BusError,
     CaughtUp,
@@ -561,6 +562,15 @@ class TestPulling:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.6):
                     await anext(deliveries)
+
+    async def test_what_is_before_a_consumer_can_be_asked(self, bus: Bus, unique: str) -> None:
+        await bus.ensure_stream(stream(unique))
+        await bus.ensure_consumer(durable(unique))
+        await publish(bus, f"{unique}.a", "1", "2", "3")
+        async with bus.pull(unique, "worker", batch=2) as deliveries:
+            await (await soon(deliveries)).ack()
+
+            assert await bus.backlogs(unique) == [Backlog(consumer="worker", messages=2)]
 
     async def test_two_readers_share_the_work(self, bus: Bus, unique: str) -> None:
         await bus.ensure_stream(stream(unique))
