@@ -6,11 +6,14 @@ letter by letter; and what is said to many subjects it checks and writes one by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+PLAIN = b"NATS/1.0\r\n"
+"""How headers begin that hold no status of the server's."""
 Receive = Callable[[Msg], None]
 
 
@@ -26,6 +29,49 @@ class Route:
         self.receive(message)
 
 
+class Headers(Mapping[str, str]):
+    """A message's headers, read when somebody asks for one: mostly nobody does."""
+
+    __slots__ = ("_left_out", "_raw", "_said")
+
+    def __init__(self, raw: bytes, *, left_out: Set[str] = frozenset()) -> None:
+        self._raw = raw
+        self._left_out = left_out
+        self._said: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+    def _read(self) -> dict[str, str]:
+        if self._said is None:
+            said = headers_in(self._raw)
+            self._said = {name: said[name] for name in said if name not in self._left_out}
+        return self._said
+
+    def without(self, names: Set[str]) -> Headers:
+        return Headers(self._raw, left_out=names)
+
+
+def headers_in(raw: bytes) -> dict[str, str]:
+    """Header lines by name; a line that is none is left out."""
+    headers: dict[str, str] = {}
+    for line in raw.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        words = name.split()
+        if colon and len(words) == 1 and words[0].isascii():
+            headers[words[0].decode("ascii")] = value.strip().decode("utf-8", "replace")
+    return headers
+
+
 class FastClient(Client):
     """A client whose subscribers are `Route.on_message`."""
 
@@ -37,7 +83,10 @@ class FastClient(Client):
         if not isinstance(route, Route):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        said = await self._process_headers(headers) if headers else None
+        if data and headers and headers.startswith(PLAIN):
+            said: Any = Headers(headers[len(PLAIN) :])
+        else:
+            said = await self._process_headers(headers) if headers else None
         try:
             route.receive(self._build_message(sid, subject, reply, data, said))
         except Exception as error:  # noqa: BLE001  as the library does: the connection goes on
@@ -45,13 +94,7 @@ class FastClient(Client):
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        for line in raw.split(b"\r\n"):
-            name, colon, value = line.partition(b":")
-            words = name.split()
-            if colon and len(words) == 1 and words[0].isascii():
-                headers[words[0].decode("ascii")] = value.strip().decode("utf-8", "replace")
-        return headers
+        return headers_in(raw)
 
     async def publish_each(self, subjects: Sequence[str], payload: bytes) -> None:
         """The same few bytes to many subjects that the server itself has named, in one write."""

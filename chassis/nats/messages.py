@@ -16,6 +16,7 @@ from msgspec import Struct
 from nats.aio.msg import Msg
 
 from chassis.bus import Incoming, Outgoing
+from chassis.nats.client import Headers
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,9 +65,10 @@ def instant(nanoseconds: int) -> datetime:
 
 def status_of(message: Msg) -> int:
     """The status code of a message that the server itself wrote, or 0."""
-    headers = message.headers or {}
-    code = headers.get("Status", "")
-    return int(code) if code.isdigit() and not message.data else 0
+    if message.data:
+        return 0
+    code = (message.headers or {}).get("Status", "")
+    return int(code) if code.isdigit() else 0
 
 
 def description_of(message: Msg) -> str:
@@ -76,7 +78,8 @@ def description_of(message: Msg) -> str:
 def incoming(message: Msg) -> Incoming:
     """The value of a received message; what only concerned its transport is left out."""
     place = place_of(message.reply)
-    headers = _readable(message.headers or {})
+    said: Any = message.headers
+    headers = said.without(TRANSPORT) if isinstance(said, Headers) else _readable(said or {})
     if place is None:
         return Incoming(
             subject=message.subject, data=message.data, headers=headers, reply=message.reply
