@@ -1,28 +1,24 @@
-"""The shell: frames from the bus into what is newest, readings and Prometheus' text out of it."""
+"""The shell: frames from the bus into what is newest, readings out of it."""
 
 from __future__ import annotations
-
-import asyncio
 
 import structlog
 
 from chassis.bus import Bus
-from chassis.health import served
 from chassis.service import Clock, Endpoint, Rig, Service
-from chassis.settings import HealthSettings
 from schemas.problems import Problem, not_found
 from schemas.queries import GetHost, GetVmReading
 from schemas.subjects import ALL_TELEMETRY
 from schemas.telemetry import HostReading, VmReading
 from services.metrics.decide import host_reading, read, vm_reading
-from services.metrics.exposition import text
 from services.metrics.model import Garbled
 from services.metrics.newest import Newest
+from services.metrics.pages import Pages
 from services.metrics.settings import MetricsSettings
+from services.metrics.watch import Watch
 
 log = structlog.get_logger()
 
-TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 SWEEPS_PER_STALE = 4
 """How often, within the time after which a host is stale, it is looked for stale ones."""
 
@@ -62,22 +58,12 @@ class Metrics:
             return not_found("telemetry of VM", query.vm)
         return vm_reading(newest, query.vm)
 
-    def page(self, path: str) -> tuple[int, str, bytes]:
-        """What Prometheus scrapes: status, content type, body."""
-        if path != "/metrics":
-            return 404, "application/json", b'{"detail":"not found"}'
-        return 200, TEXT_FORMAT, text(self._newest.fleet()).encode()
-
-    async def serve_prometheus(self, where: HealthSettings) -> None:
-        """Until cancelled."""
-        async with served(where, self):
-            await asyncio.Event().wait()
-
 
 async def build(settings: MetricsSettings, rig: Rig) -> Service:
     newest = Newest(max_hosts=settings.max_hosts, stale_s=settings.stale_s)
     metrics = Metrics(newest, rig.clock)
-    where = HealthSettings(host=settings.prometheus.host, port=settings.prometheus.port)
+    watch = Watch(rig, settings.watch)
+    pages = Pages(newest.fleet, lambda: watch.plane)
     return Service(
         description="The newest telemetry of every host and guest",
         endpoints=[
@@ -99,6 +85,8 @@ async def build(settings: MetricsSettings, rig: Rig) -> Service:
         background=[
             lambda: metrics.take_frames(rig.bus, unread=settings.unread_frames),
             lambda: metrics.forget_stale(every_s=settings.stale_s / SWEEPS_PER_STALE),
-            lambda: metrics.serve_prometheus(where),
+            watch.follow_names,
+            watch.look_around,
+            lambda: pages.serve(settings.prometheus),
         ],
     )

@@ -135,15 +135,7 @@ def _infos(known: Known) -> Iterator[tuple[Labels, None]]:
     registered = {(host.site, host.name): host.facts for host in known.plane.hosts or ()}
     for host in known.hosts:
         facts = registered.get((host.site, host.host))
-        about = labelled(
-            arch=facts and facts.arch,
-            cpu_model=facts and facts.cpu_model,
-            kernel=facts and facts.kernel,
-            hypervisor=facts and facts.hypervisor,
-            hypervisor_version=facts and facts.hypervisor_version,
-            libvirt_version=facts and facts.libvirt_version,
-            agent_version=facts and facts.agent_version,
-        )
+        about = labelled(**{name: getattr(facts, name, None) for name in _ABOUT})
         yield of_host(host) + about, None
 
 

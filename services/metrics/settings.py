@@ -18,10 +18,22 @@ class PrometheusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Its port; 0: not served."""
 
 
+class WatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the control plane itself is looked at."""
+
+    every_s: Annotated[float, Meta(gt=0, le=3600)] = 15
+    """How often services, streams and the record are asked how they are."""
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 3
+    """How long one of them may take to answer."""
+    most: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Most hosts and gaps of the record that are told of."""
+
+
 class MetricsSettings(ChassisSettings, frozen=True, kw_only=True):
     """Settings of the metrics service."""
 
     prometheus: PrometheusSettings = PrometheusSettings()
+    watch: WatchSettings = WatchSettings()
     max_hosts: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     """Most hosts whose readings are kept; frames of further ones are dropped and counted."""
     stale_s: Annotated[float, Meta(gt=0, le=86_400)] = 60

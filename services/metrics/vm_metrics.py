@@ -206,8 +206,8 @@ def _infos(known: Known) -> Iterator[tuple[Labels, None]]:
         named = known.plane.names.get(labels[0][1])
         about = labelled(
             state=vm.sample.state,
-            name=named and named.name,
-            project=named and named.project,
+            name=getattr(named, "name", None),
+            project=getattr(named, "project", None),
         )
         yield labels + about, None
 

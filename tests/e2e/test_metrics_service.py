@@ -11,18 +11,20 @@ import httpx
 import msgspec
 import pytest
 
-from chassis.bus import Bus
+from chassis.bus import Bus, ConsumerConfig, Outgoing
+from chassis.catalogue import ensure_streams
+from chassis.clock import SystemClock
 from chassis.micro import ask
 from chassis.run import running
 from chassis.work import Work
-from schemas import subjects
+from schemas import events, subjects
 from schemas.ids import uuid7
 from schemas.problems import Problem
 from schemas.queries import GetHost, GetVmReading
 from schemas.telemetry import HostFrame, HostReading, HostSample, VmColumns, VmReading
 from schemas.wire import encode
 from services.metrics.handlers import build
-from services.metrics.settings import MetricsSettings, PrometheusSettings
+from services.metrics.settings import MetricsSettings, PrometheusSettings, WatchSettings
 
 PATIENCE_S = 10.0
 TICK_S = 0.02
@@ -49,7 +51,9 @@ def port() -> int:
 
 @pytest.fixture
 async def metrics(bus: Bus, port: int, unique: str) -> AsyncIterator[Work]:
-    settings = MetricsSettings(prometheus=PrometheusSettings(port=port), stale_s=0.5)
+    settings = MetricsSettings(
+        prometheus=PrometheusSettings(port=port), watch=WatchSettings(every_s=0.1), stale_s=0.5
+    )
     async with running("metrics", settings, build, bus=bus, make_streams=False) as work:
         async with asyncio.timeout(PATIENCE_S):
             while not work.doctor.health().ready:
@@ -98,3 +102,24 @@ async def test_garbled_frames_are_counted_and_stop_nothing(
     assert 'vireo_telemetry_frames_total{outcome="garbled"} 3' in scraped.text
     assert 'vireo_host_cpu_busy_ratio{host="h1",site="lab"} 0.5' in scraped.text
     assert elsewhere.status_code == 404
+
+
+async def test_what_waits_and_who_does_not_answer_is_scraped_too(
+    bus: Bus, metrics: Work, port: int
+) -> None:
+    await ensure_streams(bus, SystemClock())
+    durable = ConsumerConfig(stream=subjects.EVENTS, name="slow", description="A test's")
+    await bus.ensure_consumer(durable)
+    subject = subjects.event(events.HostReturned, site="lab", source="scheduler", id="h1")
+    await bus.publish(Outgoing(subject=subject, data=b"{}"))
+    wanted = (
+        'vireo_plane_messages_behind{stream="EVENTS",consumer="slow"} 1',
+        'vireo_plane_service_ready{service="inventory"} 0',
+        "vireo_plane_dead_letters_total 0",
+    )
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with asyncio.timeout(PATIENCE_S):
+            scraped = ""
+            while not all(line in scraped for line in wanted):
+                await asyncio.sleep(TICK_S)
+                scraped = (await client.get("/metrics")).text

@@ -129,5 +129,11 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (),
     ),
-    "metrics": (("vireo.svc.>",), (subjects.ALL_TELEMETRY,)),
+    "metrics": (
+        (
+            "vireo.svc.>",
+            *(f"$JS.API.CONSUMER.LIST.{s}" for s in (subjects.COMMANDS, subjects.EVENTS)),
+        ),
+        (subjects.ALL_TELEMETRY,),
+    ),
 }
