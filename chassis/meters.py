@@ -73,6 +73,7 @@ class Meters:
         self._numbers: dict[str, dict[Labels, float]] = {}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {}
         self._watched: dict[str, Callable[[], float]] = {}
+        self._watched_each: dict[str, Callable[[], Mapping[str, float]]] = {}
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         series = self._numbers.setdefault(name, {})
@@ -86,6 +87,12 @@ class Meters:
         """A gauge without labels whose value is asked for when the meters are read."""
         self._key(name, "gauge", {})
         self._watched[name] = read
+
+    def watch_each(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """A counter with one label whose values are asked for when the meters are read."""
+        (label,) = self._meters[name].labels
+        self._key(name, "counter", {label: ""})
+        self._watched_each[name] = read
 
     def observe(self, name: str, seconds: float, **labels: str) -> None:
         key = self._key(name, "histogram", labels)
@@ -105,6 +112,8 @@ class Meters:
         """What a counter or gauge stands at; 0 where nothing was counted."""
         if name in self._watched:
             return self._watched[name]()
+        if name in self._watched_each:
+            return self._watched_each[name]().get(next(iter(labels.values()), ""), 0.0)
         key = tuple(sorted(labels.items()))
         return self._numbers.get(name, {}).get(key, 0.0)
 
@@ -125,6 +134,10 @@ class Meters:
             yield f"{name}{_braces(labels)} {_number(value)}"
         if name in self._watched:
             yield f"{name} {_number(self._watched[name]())}"
+        if name in self._watched_each:
+            (label,) = self._meters[name].labels
+            for of, value in sorted(self._watched_each[name]().items()):
+                yield f"{name}{_braces(((label, of),))} {_number(value)}"
 
     def _histogram_lines(self, name: str) -> Iterable[str]:
         for labels, histogram in sorted(self._histograms.get(name, {}).items()):

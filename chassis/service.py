@@ -122,6 +122,14 @@ class Gauge(Struct, frozen=True, kw_only=True):
     read: Callable[[], float]
 
 
+class Tally(Struct, frozen=True, kw_only=True):
+    """Counters of the service's own that only grow, one per value of a label."""
+
+    help: str
+    label: str
+    read: Callable[[], Mapping[str, float]]
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """All that `chassis.run` has to keep going until the process is told to stop."""
 
@@ -140,4 +148,6 @@ class Service(Struct, frozen=True, kw_only=True):
     health."""
     gauges: Mapping[str, Gauge] = {}
     """By the names under which they are read: `vireo_…`."""
+    tallies: Mapping[str, Tally] = {}
+    """The same: `vireo_…_total`."""
     close: Callable[[], Awaitable[None]] | None = None

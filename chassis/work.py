@@ -48,9 +48,7 @@ class Work:
         self.rig = rig
         self._serving = asyncio.Event()
         self.service = service
-        self.meters = Meters(
-            {name: Meter(kind="gauge", help=gauge.help) for name, gauge in service.gauges.items()}
-        )
+        self.meters = Meters(_own_meters(service))
         self.doctor = Doctor(
             service=rig.service,
             instance=rig.instance,
@@ -129,6 +127,8 @@ class Work:
         )
         for name, gauge in self.service.gauges.items():
             self.meters.watch(name, gauge.read)
+        for name, tally in self.service.tallies.items():
+            self.meters.watch_each(name, tally.read)
         self.meters.watch("vireo_bus_connected", lambda: float(rig.bus.connected))
         self.meters.watch("vireo_ready", lambda: float(self.doctor.health().ready))
 
@@ -184,6 +184,15 @@ class Work:
         else:
             self._notifier.ready("ready")
         return True
+
+
+def _own_meters(service: Service) -> dict[str, Meter]:
+    gauges = service.gauges.items()
+    tallies = service.tallies.items()
+    return {name: Meter(kind="gauge", help=gauge.help) for name, gauge in gauges} | {
+        name: Meter(kind="counter", help=tally.help, labels=(tally.label,))
+        for name, tally in tallies
+    }
 
 
 def _task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
