@@ -19,6 +19,8 @@ VERSION = 1
 PORT = 8475
 """The vsock port on which a host waits for its guests."""
 HEADER_BYTES = 4
+SHORTEST_S = 0.5
+"""Of the intervals."""
 
 MOST = 64
 """Of a guest's file systems, interfaces, disks, addresses of an interface and users."""
@@ -28,7 +30,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Load = Annotated[float, Meta(ge=0, le=1_000_000)]
 Instant = Annotated[float, Meta(ge=-(10.0**12), le=10.0**12)]
 Uptime = Annotated[float, Meta(ge=0, le=10.0**10)]
-Interval = Annotated[float, Meta(ge=0.5, le=3600)]
+Interval = Annotated[float, Meta(ge=SHORTEST_S, le=3600)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=MOST)]
 
 

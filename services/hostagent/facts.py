@@ -46,6 +46,7 @@ async def gather(
         agent_version=agent_version(),
         kernel=platform.release(),
         networks=description.networks,
+        vsock=description.vsock,
         images=images.survey(settings.image_dir),
         foreign=tuple(sorted(foreign, key=lambda domain: domain.uuid)),
         labels=settings.labels,

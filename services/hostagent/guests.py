@@ -1,8 +1,10 @@
-"""Asking every running guest's agent in its own time: one that hangs costs the others nothing.
+"""What every running guest says of itself: pushed by Vireo's guest agent, or asked of QEMU's.
 
-Each guest is asked by a task of its own, a bounded number at once, with a limit per command and per
-round; one that does not answer is asked ever less often. What comes in is kept for the next telemetry
-frame, and told as `vm.guest_changed` when it differs from what was known.
+A guest that pushes is not asked, so that its numbers have one source at a time; once it has been silent
+for some intervals, QEMU's agent serves again. Each guest is asked by a task of its own, a bounded number
+at once, with a limit per command and per round; one that does not answer is asked ever less often. What
+comes in is kept for the next telemetry frame, and told as `vm.guest_changed` when it differs from what was
+known.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from msgspec import Struct
 
 from chassis.clock import within
 from chassis.service import Clock
-from schemas import events
+from schemas import events, wire
+from schemas.guest_frames import SHORTEST_S, GuestFrame
 from schemas.ids import VmId
 from schemas.resources import GuestFacts
 from schemas.telemetry import GuestSample
-from services.hostagent import guest_agent
+from services.hostagent import guest_agent, guest_frames
+from services.hostagent.guest_frames import bucket
 from services.hostagent.host_sample import CpuTimes
 from services.hostagent.hypervisor import (
     Hypervisor,
@@ -37,6 +41,9 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 0.5
 """How often it is looked who is due."""
+PATIENCE = 3
+"""After so many intervals without a frame, a guest that pushed is asked."""
+FACTS_BURST = 5
 
 
 class Round(Struct, frozen=True, kw_only=True):
@@ -50,12 +57,17 @@ class Round(Struct, frozen=True, kw_only=True):
 class Guest:
     """One running guest, as far as asking it goes."""
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, facts_per_s: float) -> None:
         self.since_s = now_s
         self.due_s = now_s
         self.silences = 0
         self.asking = False
+        self.pushes_until_s = 0.0
+        """Until then its own agent's frames are what counts."""
         self.times: CpuTimes | None = None
+        self.pushed_times: CpuTimes | None = None
+        self.facts = bucket(facts_per_s, FACTS_BURST, now_s)
+        """Changes of its facts: each is an event, and kept for ever."""
 
 
 class Guests:
@@ -98,27 +110,61 @@ class Guests:
         """The guest's agent has just connected: ask it now."""
         guest = self._guests.get(vm)
         if guest is None:
-            self._guests[vm] = Guest(self._clock.monotonic())
+            self._guests[vm] = self._new()
         else:
             guest.since_s = guest.due_s = self._clock.monotonic()
             guest.silences = 0
 
-    def take(self, most: int) -> tuple[GuestSample, ...]:
-        """The samples that came in since, each once; what is over `most` comes with the next frame."""
-        taken = sorted(self._samples)[:most]
-        return tuple(self._samples.pop(vm) for vm in taken)
+    async def pushed(self, vm: VmId, frame: GuestFrame) -> float | None:
+        """A frame of a guest's own agent. Answers how often it is to push from now on; None where no
+        such guest runs."""
+        guest = self._guests.get(vm)
+        if guest is None or vm not in self.running():
+            return None
+        sample, guest.pushed_times = guest_frames.sample_of(
+            vm, self._clock.now(), frame, before=guest.pushed_times
+        )
+        facts = guest_agent.facts_of(sample)
+        wanted_s = self._settings.push.interval_s
+        if self._is_eager(guest, facts):
+            wanted_s = min(wanted_s, self._settings.eager_interval_s)
+        guest.pushes_until_s = self._clock.monotonic() + PATIENCE * self._settings.push.interval_s
+        guest.silences = 0
+        self._samples[vm] = sample
+        await self._tell(vm, guest, facts)
+        return max(wanted_s, SHORTEST_S)
+
+    def running(self) -> frozenset[VmId]:
+        """The VMs whose guests may have something to say."""
+        known = self._keeper.known().items()
+        return frozenset(vm for vm, record in known if record.known == "running")
+
+    def take(self, most: int, most_bytes: int) -> tuple[GuestSample, ...]:
+        """The samples that came in since, each once, whose turn is longest due first; what is over
+        `most` or `most_bytes` comes with the next frame."""
+        taken: list[GuestSample] = []
+        size = 0
+        for vm, sample in list(self._samples.items())[:most]:
+            size += len(wire.encode(sample))
+            if size > most_bytes and taken:
+                break
+            taken.append(self._samples.pop(vm))
+        return tuple(taken)
+
+    def _new(self) -> Guest:
+        return Guest(self._clock.monotonic(), self._settings.push.facts_per_s)
 
     def _due(self) -> list[tuple[VmId, Guest]]:
         now_s = self._clock.monotonic()
-        running = {vm for vm, record in self._keeper.known().items() if record.known == "running"}
+        running = self.running()
         for vm in sorted(set(self._guests) - running):
             del self._guests[vm]
         for vm in sorted(running - set(self._guests)):
-            self._guests[vm] = Guest(now_s)
+            self._guests[vm] = self._new()
         return [
             (vm, guest)
             for vm, guest in sorted(self._guests.items())
-            if not guest.asking and guest.due_s <= now_s
+            if not guest.asking and max(guest.due_s, guest.pushes_until_s) <= now_s
         ]
 
     async def _ask(self, vm: VmId, guest: Guest) -> None:
@@ -130,6 +176,9 @@ class Guests:
             guest.asking = False
 
     async def _take_in(self, vm: VmId, guest: Guest, told: Round) -> None:
+        if guest.pushes_until_s > self._clock.monotonic():
+            # Its own agent has begun to speak while QEMU's was being asked.
+            return
         sample, guest.times = guest_agent.sample_of(
             vm, self._clock.now(), told.answers, told.files, before=guest.times, error=told.error
         )
@@ -138,20 +187,26 @@ class Guests:
         guest.due_s = self._clock.monotonic() + self._pause_s(guest, facts)
         self._samples[vm] = sample
         if not told.error:
-            await self._tell(vm, facts)
+            await self._tell(vm, guest, facts)
 
     def _pause_s(self, guest: Guest, facts: GuestFacts) -> float:
         settings = self._settings
-        young = self._clock.monotonic() - guest.since_s < settings.eager_for_s
-        if young and not facts.addresses:
+        if self._is_eager(guest, facts):
             return settings.eager_interval_s
         pause_s = settings.interval_s * 2 ** min(guest.silences, 16)
         return float(min(pause_s, max(settings.longest_pause_s, settings.interval_s)))
 
-    async def _tell(self, vm: VmId, facts: GuestFacts) -> None:
+    def _is_eager(self, guest: Guest, facts: GuestFacts) -> bool:
+        young = self._clock.monotonic() - guest.since_s < self._settings.eager_for_s
+        return young and not facts.addresses
+
+    async def _tell(self, vm: VmId, guest: Guest, facts: GuestFacts) -> None:
         changes, known = self._known.get(vm, (0, None))
         assignment = self._keeper.assignment(vm)
         if facts == known or assignment is None:
+            return
+        guest.facts = guest.facts.after(self._clock.monotonic())
+        if guest.facts.overdrawn:
             return
         data = events.VmGuestChanged(vm=vm, host=assignment.host, guest=facts)
         name = f"vm.guest_changed/{changes + 1}"

@@ -15,7 +15,7 @@ import structlog
 from chassis import kv
 from chassis.bus import Incoming
 from chassis.dispatch import by_type
-from chassis.service import Consumer, Reject, Rig, Service
+from chassis.service import Consumer, Gauge, Reject, Rig, Service, Tally
 from schemas import events, subjects, wire
 from schemas.actions import RebootVmOnce
 from schemas.assignments import VmAssignment
@@ -25,6 +25,8 @@ from schemas.problems import Problem
 from services.hostagent import accel, libvirt_hypervisor
 from services.hostagent.disks import Disks
 from services.hostagent.executor import Means
+from services.hostagent.guest_lines import GuestLines
+from services.hostagent.guest_sockets import transport_of
 from services.hostagent.guests import Guests
 from services.hostagent.hypervisor import (
     Changed,
@@ -68,6 +70,19 @@ async def assemble(settings: Settings, rig: Rig, hypervisor: Hypervisor) -> Serv
         address=partial(subjects.host_rpc, site=settings.site, host=settings.host),
         background=agent.background(),
         ready=lambda: hypervisor.connected,
+        gauges={
+            "vireo_guest_agents_connected": Gauge(
+                help="Guests whose own agent has a connection.",
+                read=lambda: float(agent.lines.connected),
+            )
+        },
+        tallies={
+            "vireo_guest_frames_total": Tally(
+                help="Frames of guests' own agents that were taken, and what was dropped, by reason.",
+                label="outcome",
+                read=lambda: agent.lines.counts,
+            )
+        },
         close=agent.journal.close,
     )
 
@@ -83,6 +98,7 @@ async def _hypervisor(settings: Settings) -> Hypervisor:
     return LibvirtHypervisor(
         uri=settings.libvirt_uri,
         domain_type="test" if is_test else accelerator,
+        vsock=not is_test and transport_of(settings.guest_agent) == "vsock",
         disks=Disks(settings.data_dir, settings.image_dir, empty=is_test),
         cmdline=settings.kernel_cmdline,
         threads=settings.libvirt_threads,
@@ -120,6 +136,14 @@ class Agent:
             voice=self.voice,
             clock=rig.clock,
             settings=settings.guest_agent,
+        )
+        self.lines = GuestLines(
+            transport=transport_of(settings.guest_agent),
+            running=self.guests.running,
+            folder=Disks(settings.data_dir, settings.image_dir).folder,
+            take=self.guests.pushed,
+            clock=rig.clock,
+            settings=settings.guest_agent.push,
         )
         self.registration = Registration(
             hypervisor=hypervisor,
@@ -172,6 +196,7 @@ class Agent:
             partial(self.keeper.run),
             partial(flush, self.journal, bus, clock, batch=batch, keep=kept),
             partial(self.guests.run),
+            *((partial(self.lines.run),) if self._settings.guest_agent.transport != "off" else ()),
             partial(self.registration.run),
             partial(keep_lease, bus, clock, settings),
             partial(self.survey),

@@ -47,6 +47,8 @@ class Description(Struct, frozen=True, kw_only=True):
     libvirt_version: str = ""
     hypervisor_version: str = ""
     networks: tuple[str, ...] = ()
+    vsock: bool = False
+    """Whether guests get a vsock device."""
 
 
 class Claimed(Struct, frozen=True, kw_only=True):

@@ -53,6 +53,8 @@ class Layout(Struct, frozen=True, kw_only=True):
     """The NUMA node to be kept on."""
     devices: tuple[str, ...] = ()
     """PCI addresses to be handed over."""
+    cid: int | None = None
+    """Its vsock address; None: no vsock device."""
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -183,6 +185,10 @@ def _devices(devices: etree._Element, assignment: VmAssignment, layout: Layout) 
     _console(devices, layout.console_log)
     channel = etree.SubElement(devices, "channel", type="unix")
     etree.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    if layout.cid is not None:
+        vsock = etree.SubElement(devices, "vsock", model="virtio")
+        # Fixed: by it the host knows whose a connection is.
+        etree.SubElement(vsock, "cid", auto="no", address=str(layout.cid))
     rng = etree.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
     balloon = etree.SubElement(devices, "memballoon", model="virtio")

@@ -77,7 +77,7 @@ def user_networks_of(uri: str) -> tuple[str, ...]:
 
 
 class LibvirtHypervisor:
-    """One libvirt. `domain_type` is how guests are run on it."""
+    """One libvirt. `domain_type` is how guests are run on it; `vsock`: they get such a device."""
 
     def __init__(
         self,
@@ -91,12 +91,14 @@ class LibvirtHypervisor:
         timeout_s: float,
         keepalive_s: int,
         sample_timeout_s: float = 2.0,
+        vsock: bool = False,
         pools: Mapping[str, str] | None = None,
         devices: Mapping[str, str] | None = None,
     ) -> None:
         self._sample_timeout_s = sample_timeout_s
         self._domain_type: Literal["kvm", "qemu", "test"] = domain_type
         self._user_networks = user_networks_of(uri)
+        self._vsock = vsock
         self._disks = disks
         self._cmdline = cmdline
         self._arch = "x86_64"
@@ -267,6 +269,7 @@ class LibvirtHypervisor:
             user_networks=self._user_networks,
             node=self._promises.node(conn, assignment),
             devices=self._promises.devices(conn, assignment),
+            cid=self._promises.cid(vm) if self._vsock else None,
         )
 
     def _is_ours(self, domain: Any, uuid: str) -> bool:
@@ -313,4 +316,5 @@ class LibvirtHypervisor:
             user_networks=self._user_networks,
             pools=self._promises.look_at_pools(conn),
             devices=tuple(one.device for one in self._promises.offers(conn)),
+            vsock=self._vsock,
         )

@@ -32,6 +32,7 @@ def describe(
     user_networks: tuple[str, ...],
     pools: Mapping[str, Path],
     devices: tuple[HostDevice, ...],
+    vsock: bool,
 ) -> Description:
     """`user_networks`: those that QEMU plays, where libvirt may make none."""
     info = conn.getInfo()
@@ -53,6 +54,7 @@ def describe(
         libvirt_version=_version(conn.getLibVersion()),
         hypervisor_version=_version(conn.getVersion()),
         networks=tuple(sorted({*_networks(conn), *user_networks})),
+        vsock=vsock,
     )
 
 

@@ -15,8 +15,9 @@ import libvirt
 import structlog
 
 from schemas.assignments import VmAssignment
+from schemas.ids import VmId
+from services.hostagent import cids, libvirt_domain, libvirt_node, libvirt_pci
 from services.hostagent import devices as pci
-from services.hostagent import libvirt_domain, libvirt_node, libvirt_pci
 from services.hostagent.devices import Offered, Withheld
 from services.hostagent.disks import Disks
 from services.hostagent.hypervisor import HypervisorFailure
@@ -50,6 +51,13 @@ class Promises:
         if folder is None:
             raise HypervisorFailure(f"storage pool {name!r} is not on this host, or not mounted")
         return folder
+
+    # vsock
+
+    def cid(self, vm: VmId) -> int:
+        """The vsock address of a VM: the same as before."""
+        with self._choosing:
+            return cids.of(vm, self._disks.folder(vm))
 
     # memory and CPUs
 

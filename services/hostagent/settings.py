@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from chassis.settings import ChassisSettings
+from schemas.guest_frames import PORT, Interval
 from schemas.ids import END, HostName, Labels, Name
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -32,9 +33,50 @@ DeviceName = Annotated[
 ]
 
 
-class GuestAgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How guests' own agents are asked."""
+class GuestPushSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What Vireo's guest agent may say, and how often. All of it is per guest."""
 
+    interval_s: Interval = 5
+    """How often a guest is to send a frame; it is told while it runs."""
+    port: Annotated[int, Meta(ge=1, le=2**32 - 2)] = PORT
+    """The vsock port that guests connect to."""
+    reserved_ports_only: bool = True
+    """Over vsock, hear only what comes from a port below 1024, which in a guest no ordinary user has."""
+    socket_group: Annotated[str, Meta(max_length=64)] = ""
+    """The group that may connect to guests' Unix sockets (that of the hypervisor's process), by name;
+    empty: the agent's own user alone."""
+    frame_bytes: Annotated[int, Meta(ge=4096, le=1024 * 1024)] = 64 * 1024
+    """A longer frame is not read."""
+    frames_per_s: Annotated[float, Meta(ge=0.1, le=1000)] = 4
+    """Frames that are taken in the long run; ten times as many at once."""
+    bytes_per_s: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 32 * 1024
+    """Bytes that are taken in the long run; ten times as many at once."""
+    floods: Count = 20
+    """So many frames over these rates end the connection."""
+    connections_per_s: Annotated[float, Meta(gt=0, le=100)] = 0.2
+    """Connections in the long run; ten at once."""
+    stall_s: Seconds = 10
+    """How long a frame may take from its first byte to its last."""
+    silence_s: Annotated[float, Meta(gt=0, le=86_400)] = 30
+    """How long a connection may say nothing beyond its interval."""
+    forgiven_after: Count = 20
+    """So many good frames, and what a guest did wrong before is forgotten."""
+    hold_off_first_s: Seconds = 1
+    """How long a guest whose connection ended badly is not heard; it doubles."""
+    hold_off_longest_s: Seconds = 300
+    """The longest that it is not heard."""
+    facts_per_s: Annotated[float, Meta(gt=0, le=10)] = 0.02
+    """Changes of a guest's facts that are told in the long run; five at once."""
+
+
+class GuestAgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How guests' own agents are heard and asked."""
+
+    transport: Literal["auto", "vsock", "unix", "off"] = "auto"
+    """How Vireo's guest agent reaches this agent: by AF_VSOCK, by a Unix socket per guest
+    (vhost-user-vsock, Firecracker, cloud-hypervisor), or not at all; `auto` is vsock where the host has
+    vhost-vsock, else unix."""
+    push: GuestPushSettings = GuestPushSettings()
     interval_s: Seconds = 15
     """How often each running guest is asked."""
     eager_interval_s: Seconds = 1

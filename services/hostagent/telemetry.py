@@ -25,7 +25,8 @@ from services.hostagent.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-GUESTS_PER_FRAME = 64
+GUESTS_PER_FRAME = 256
+GUEST_BYTES_PER_FRAME = 512 * 1024
 """A guest's sample takes a kilobyte or two; a message has to stay below one megabyte."""
 
 
@@ -83,6 +84,6 @@ async def _frame(
         interval_s=settings.tick_s,
         sample=sample,
         vms=vms,
-        guests=guests.take(GUESTS_PER_FRAME),
+        guests=guests.take(GUESTS_PER_FRAME, GUEST_BYTES_PER_FRAME),
     )
     return frame, counters
