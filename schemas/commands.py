@@ -117,8 +117,16 @@ class RemoveProject(Struct, frozen=True, kw_only=True):
     name: Name
 
 
+class RebuildInventory(Struct, frozen=True, kw_only=True):
+    """Make the tables that follow from the events anew, beside those that are read; then they take
+    these' place."""
+
+    compare_only: bool = False
+    """Only find out whether they are the same."""
+
+
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
 ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
 RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
 DefinitionCommand = ApplyDefinition | RemoveDefinition
-Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand
+Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildInventory

@@ -14,6 +14,7 @@ from schemas.definitions import Project, Template
 from schemas.ids import HostName, Name, VmId
 from schemas.policies import Policy
 from schemas.problems import Problem
+from schemas.rebuilds import TableComparison
 from schemas.resources import (
     GuestFacts,
     HostConfig,
@@ -263,6 +264,15 @@ class LedgerGapSettled(Struct, frozen=True, kw_only=True):
     missing: int
 
 
+class InventoryRebuilt(Struct, frozen=True, kw_only=True):
+    """The tables were made anew from the first `rows` events of the record."""
+
+    rows: int
+    tables: tuple[TableComparison, ...]
+    taken: bool
+    """Whether they took the place of those that were read until then."""
+
+
 OperationEvent = OperationAccepted | OperationProgressed | OperationSucceeded | OperationFailed
 VmEvent = (
     VmScheduled
@@ -283,5 +293,5 @@ HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
 DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
 DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
-LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled
+LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled | InventoryRebuilt
 Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent

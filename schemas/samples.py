@@ -7,6 +7,7 @@ compares them, and documents take their examples from here.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from schemas import (
     rules,
     telemetry,
 )
+from schemas.causes import Effect, EffectTree
 from schemas.definitions import Definition, DefinitionKind, Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
@@ -31,6 +33,7 @@ from schemas.ledger import Fault
 from schemas.policies import Policy
 from schemas.problems import FieldError, Problem
 from schemas.proofs import Place, ProvenEvent, proven_event
+from schemas.rebuilds import TableComparison
 from schemas.requests import VmRequest
 from schemas.seals import Seal, SignedSeal, statement_of
 from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
@@ -247,6 +250,33 @@ SEAL = SignedSeal(
     key=32 * "0e",
 )
 
+EFFECTS = EffectTree(
+    root=Effect(
+        what="operation",
+        id=OPERATION,
+        name="vm.start",
+        at=AT,
+        elapsed_ms=0,
+        about=f"vm/{VM}",
+        phase="running",
+        actor="token/admin",
+        effects=(
+            Effect(
+                what="event",
+                id=derived_id(OPERATION, "vm.reassigned"),
+                name="vm.reassigned",
+                source="scheduler",
+                at=AT,
+                elapsed_ms=3.5,
+                about=f"vm/{VM}",
+                detail="generation 2: running",
+            ),
+        ),
+    ),
+    operations=1,
+    events=1,
+    whole=True,
+)
 LEDGER_STATE = audit.LedgerState(
     stream="EVENTS",
     rows=4117,
@@ -285,6 +315,7 @@ MESSAGES: tuple[Struct, ...] = (
     commands.RemoveTemplate(name=TEMPLATE.name),
     commands.ApplyProject(definition=PROJECT),
     commands.RemoveProject(name=PROJECT.name),
+    commands.RebuildInventory(compare_only=True),
     actions.RebootVmOnce(vm=VM, mode="graceful", deadline=AT.replace(minute=31)),
     events.OperationAccepted(command="vm.start", kind="vm", target=VM, request={"vm": VM}),
     events.OperationProgressed(step=2, of=4, detail="define the domain"),
@@ -316,6 +347,20 @@ MESSAGES: tuple[Struct, ...] = (
     events.LedgerSealed(seal=SEAL),
     events.LedgerGapFound(epoch=0, first=4117, last=4120),
     events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
+    events.InventoryRebuilt(
+        rows=4120,
+        tables=(
+            TableComparison(
+                table="vms",
+                rows=12,
+                live=sha256(b"live").hexdigest(),
+                rebuilt=sha256(b"rebuilt").hexdigest(),
+                differing=1,
+                keys=(VM,),
+            ),
+        ),
+        taken=True,
+    ),
 )
 
 ASSIGNMENT = assignments.VmAssignment(
@@ -532,6 +577,7 @@ ABOUT = {
     "template": TEMPLATE.name,
     "project": PROJECT.name,
     "ledger": "events",
+    "inventory": "inventory",
 }
 
 

@@ -193,6 +193,7 @@ CATALOG: tuple[Channel, ...] = (
     _command(commands.RemoveTemplate, "template", "remove", "inventory"),
     _command(commands.ApplyProject, "project", "apply", "inventory"),
     _command(commands.RemoveProject, "project", "remove", "inventory"),
+    _command(commands.RebuildInventory, "inventory", "rebuild", "inventory"),
     _action(actions.RebootVmOnce, "vm", "reboot_once"),
     _event(events.OperationAccepted, "operation", "accepted", "gateway"),
     _event(events.OperationProgressed, "operation", "progressed", "hostagent"),
@@ -224,6 +225,7 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.LedgerSealed, "ledger", "sealed", "inventory"),
     _event(events.LedgerGapFound, "ledger", "gap_found", "inventory"),
     _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
+    _event(events.InventoryRebuilt, "inventory", "rebuilt", "inventory"),
 )
 
 BY_MESSAGE: dict[type[Any], Channel] = {channel.message: channel for channel in CATALOG}

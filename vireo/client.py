@@ -18,6 +18,7 @@ from vireo.definitions import policies, projects, templates
 from vireo.dry_runs import DryRuns
 from vireo.events import Events
 from vireo.hosts import Hosts
+from vireo.inventory import Inventory
 from vireo.operations import Operations
 from vireo.plans import Plans
 from vireo.settings import ClientSettings
@@ -35,6 +36,7 @@ class DryRun:
         self.policies = policies(transport, asking)
         self.templates = templates(transport, asking)
         self.projects = projects(transport, asking)
+        self.inventory = Inventory(transport, asking)
 
 
 class Client:
@@ -58,6 +60,7 @@ class Client:
         self.policies = policies(self._transport, self.operations)
         self.templates = templates(self._transport, self.operations)
         self.projects = projects(self._transport, self.operations)
+        self.inventory = Inventory(self._transport, self.operations)
         self.plans = Plans(self._transport)
         self.events = Events(self._transport)
         self.audit = Audit(self._transport)

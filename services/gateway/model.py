@@ -17,7 +17,7 @@ from schemas.forecasts import MOST_HOSTS, MoreHosts
 from schemas.ids import HostName, LabelKey, Labels, MessageId, Name, OperationId, SiteName, VmId
 from schemas.policies import Policy
 from schemas.problems import Problem
-from schemas.queries import Cursor, PageSize
+from schemas.queries import Cursor, EventName, PageSize
 from schemas.requests import VmRequest
 from schemas.resources import HostTuning, Operation, StopMode
 from schemas.rules import Taint
@@ -26,9 +26,6 @@ TOKEN_PREFIX = "vireo_"  # noqa: S105  what a token starts with, not one
 TOKEN_KEYS = "token.*"  # noqa: S105
 ADMIN = "admin"
 
-EventType = Annotated[
-    str, Meta(pattern=r"^[a-z]{1,30}\.([a-z_]{1,30}|\*)$", description="vm.started, or vm.*")
-]
 WaitFor = Annotated[str, Meta(max_length=20)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
@@ -128,6 +125,13 @@ class HostChange(Struct, frozen=True, kw_only=True):
     tuning: HostTuning | None = None
 
 
+class RebuildRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/inventory/rebuild`."""
+
+    compare_only: bool = False
+    """Change nothing: only find out whether the tables are what follows from the events."""
+
+
 class ReviewQuery(Struct, frozen=True, kw_only=True):
     """Query of `/v1/vms/{vm}/placement`."""
 
@@ -176,12 +180,16 @@ class EventQuery(Struct, frozen=True, kw_only=True):
     """Id or name."""
     host: HostName | None = None
     site: SiteName | None = None
-    type: Annotated[tuple[EventType, ...], Meta(max_length=20)] = ()
+    actor: Annotated[str, Meta(max_length=200)] | None = None
+    type: Annotated[tuple[EventName, ...], Meta(max_length=20)] = ()
     after: Cursor | None = None
     since: datetime | None = None
-    """Lists only."""
+    """Stored then or later. Lists only, like all that follows."""
+    until: datetime | None = None
+    """Stored before."""
+    newest: bool = False
+    """The newest first."""
     limit: PageSize | None = None
-    """Lists only."""
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -264,7 +272,8 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     vm: VmId | None = None
     host: HostName | None = None
     site: SiteName | None = None
-    types: tuple[EventType, ...] = ()
+    actor: str | None = None
+    types: tuple[EventName, ...] = ()
 
 
 class Identity(Struct, frozen=True):

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from schemas import samples
 from schemas.audit import LedgerCheck, LedgerGap, LedgerProof, LedgerState
+from schemas.causes import EffectTree
 from schemas.definitions import Definition, Project, Template
 from schemas.events import VmReassigned
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview, PolicyTrial
@@ -33,6 +34,7 @@ from services.gateway.model import (
     HostChange,
     Nothing,
     RebootRequest,
+    RebuildRequest,
     StopRequest,
     TrialRequest,
 )
@@ -64,6 +66,7 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     LedgerCheck: samples.LEDGER_CHECK,
     ProvenEvent: samples.PROVEN_EVENT,
     SignedSeal: samples.SEAL,
+    EffectTree: samples.EFFECTS,
     dict: _EVENT,
 }
 _BODY_EXAMPLES: dict[type[Any], Any] = {
@@ -79,6 +82,7 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
         "taints": [{"key": "gpu", "effect": "refuse"}],
         "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
     },
+    RebuildRequest: RebuildRequest(compare_only=True),
     PlanBalance: PlanBalance(start=0.1, stop=0.05, max_moves=20),
     PlanDrain: PlanDrain(host=samples.HOST),
     Plan: samples.PLAN,
@@ -103,6 +107,7 @@ _QUERY_EXAMPLES: dict[str, Any] = {
     "wait": "30s",
     "type": ["vm.started"],
     "rows": "4117",
+    "actor": "token/admin",
 }
 _PROBLEMS: dict[int, str] = {
     400: "The request is not valid; `errors` names every bad field",
@@ -119,7 +124,7 @@ _PROBLEMS: dict[int, str] = {
 
 TAGS = (
     *("vms", "hosts", "policies", "templates", "projects", "capacity", "plans"),
-    *("operations", "events", "ledger", "health"),
+    *("operations", "events", "ledger", "inventory", "health"),
 )
 
 

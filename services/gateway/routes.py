@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from schemas.causes import EffectTree
 from schemas.forecasts import Capacity, PlacementReview
 from schemas.queries import ListHosts, ListOperations, ListVms
 from schemas.requests import VmRequest
@@ -29,6 +30,7 @@ from services.gateway.model import (
     WishQuery,
 )
 from services.gateway.plan_routes import PLANS
+from services.gateway.rebuild_routes import REBUILDS
 from services.gateway.route import Route
 from services.gateway.several import batch_errors
 
@@ -205,6 +207,17 @@ OPERATIONS: tuple[Route[Any, Any], ...] = (
         query=OperationQuery,
         body=Nothing,
     ),
+    Route(
+        method="GET",
+        path="/v1/operations/{operation}/effects",
+        name="get_effects",
+        summary="Show all that an operation caused, as a tree",
+        description="Across the operations that it led to; each event under what brought it about.",
+        handler=handlers.get_effects,
+        answer=EffectTree,
+        query=Nothing,
+        body=Nothing,
+    ),
 )
 
 EVENTS: tuple[Route[Any, Any], ...] = (
@@ -250,4 +263,5 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     *OPERATIONS,
     *EVENTS,
     *AUDIT,
+    *REBUILDS,
 )

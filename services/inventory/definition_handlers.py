@@ -79,6 +79,8 @@ class Definitions:
             command = unwrap(bytes(question.command))
         except Undecodable as error:
             return invalid_request(FieldError(field="/command", detail=str(error)))
+        if isinstance(command.data, commands.RebuildInventory):
+            return Forecast(command="inventory.rebuild", kind="inventory", target="inventory")
         if not isinstance(command.data, commands.DefinitionCommand):
             detail = f"the inventory does not decide on {command.type}"
             return invalid_request(FieldError(field="/command/type", detail=detail))

@@ -22,8 +22,10 @@ from schemas.problems import not_found
 from schemas.wire import Undecodable, unwrap
 from services.inventory.audits import Audits
 from services.inventory.definition_handlers import definitions
+from services.inventory.effect_reads import EffectReads
 from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
+from services.inventory.rebuild_handlers import rebuilds
 from services.inventory.record import record_of
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Store
@@ -136,7 +138,9 @@ def _read(messages: Sequence[Incoming]) -> tuple[list[Arrival], list[str]]:
     return arrivals, faults
 
 
-def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -> list[Endpoint]:
+def endpoints(
+    inventory: Inventory, reads: Reads, effects: EffectReads, settings: InventorySettings
+) -> list[Endpoint]:
     """The inventory's endpoints; their requests stand in `schemas.queries`.
 
     A read raises Retry while Postgres is away, which is answered as the problem `unavailable`.
@@ -147,7 +151,8 @@ def endpoints(inventory: Inventory, reads: Reads, settings: InventorySettings) -
         ("host.get", "A host by its name", queries.GetHost, reads.host),
         ("host.list", "Hosts by name", queries.ListHosts, reads.hosts),
         ("operation.list", "Operations, newest first", queries.ListOperations, reads.operations),
-        ("event.list", "Stored events, oldest first", queries.ListEvents, reads.events),
+        ("operation.effects", "What an operation caused", queries.ShowEffects, effects.tree),
+        ("event.list", "Stored events, in the order of storing", queries.ListEvents, reads.events),
     )
     return [
         Endpoint(
@@ -215,6 +220,7 @@ def assemble(
 ) -> Service:
     sql = load_queries(Path(__file__).with_name("queries.sql"))
     reads = Reads(postgres, sql, trail_limit=settings.trail_limit, page_bytes=settings.page_bytes)
+    effects = EffectReads(postgres, sql, limit=settings.trail_limit)
     store = Store(postgres, sql, subjects.EVENTS)
     inventory = Inventory(
         store=store,
@@ -238,9 +244,10 @@ def assemble(
                 max_deliver=-1,
             ),
             defined.consumer(),
+            rebuilds(settings, rig, postgres, sql).consumer(),
         ],
         endpoints=[
-            *endpoints(inventory, reads, settings),
+            *endpoints(inventory, reads, effects, settings),
             *audit_endpoints(record.audits, settings),
             *defined.endpoints(),
         ],

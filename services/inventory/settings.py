@@ -48,5 +48,9 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Months whose tables are made ahead."""
     rows_checked: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     """Rows of the record that one request checks."""
+    rebuild_batch: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    """Events in one transaction where tables are made anew."""
+    rebuild_patience_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
+    """Patience for a statement over a whole table where tables are made anew."""
     page_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 900_000
     """Largest page; it must stay below the bus's largest message, or a list cannot be answered."""

@@ -15,6 +15,7 @@ from vireo.cli import (
     event,
     host,
     init,
+    inventory,
     operation,
     plan,
     policy_trial,
@@ -51,6 +52,7 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(audit.app, name="audit")
+app.add_typer(inventory.app, name="inventory")
 app.add_typer(context.app, name="context")
 app.command(
     "init",
