@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from chassis.postgres import PostgresSettings
 from chassis.settings import ChassisSettings
 
 
@@ -16,6 +17,19 @@ class PrometheusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Address to serve `/metrics` on."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 9470
     """Its port; 0: not served."""
+
+
+class OtlpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metrics pushed to a collector, for those that cannot scrape."""
+
+    endpoint: str | None = None
+    """OTLP/HTTP collector, `http://host:4318/v1/metrics` (needs the extra `otlp`); left out: no push."""
+    every_s: Annotated[float, Meta(gt=0, le=3600)] = 30
+    """How often they are pushed."""
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 10
+    """How long a push may take, its retries included."""
+    batch_points: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Most values in one request; a push is as many requests as it takes."""
 
 
 class WatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,10 +43,51 @@ class WatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Most hosts and gaps of the record that are told of."""
 
 
+class RingsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept in memory, tick by tick."""
+
+    window_s: Annotated[float, Meta(ge=60, le=86_400)] = 3600
+    """How far it goes back."""
+    memory_mib: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 4096
+    """Most memory for all hosts; beyond it the oldest goes. A VM takes 45 KiB an hour at 5 s a tick."""
+    host_mib: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 256
+    """Most memory for one host and its VMs; beyond it, that host's oldest goes."""
+    skew_s: Annotated[float, Meta(ge=0, le=3600)] = 30
+    """By so much a host's clock may differ from ours; beyond it, frames count as made when they come."""
+    block_ticks: Annotated[int, Meta(ge=1, le=10_000)] = 60
+    """Ticks for which memory is taken at once."""
+
+
+class HistorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept in Postgres, and what is answered of it."""
+
+    keep: bool = False
+    """Whether to keep the past in Postgres: a minute's averages for a day, half an hour's for a month, six
+    hours' for a year, a week's for ten years. Else the last hour is all there is."""
+    postgres: PostgresSettings = PostgresSettings(user="metrics", pool_max=4)
+    settle_s: Annotated[float, Meta(ge=0, le=600)] = 10
+    """How long after its end a minute may still be told of before it is stored."""
+    batch: Annotated[int, Meta(ge=1, le=100_000)] = 2000
+    """Most VMs and hosts in one transaction."""
+    alarm_s: Annotated[float, Meta(ge=60, le=86_400)] = 300
+    """After so long without anything stored, a person should look at it."""
+    points: Annotated[int, Meta(ge=1, le=10_000)] = 300
+    """Into how many steps a time is cut, about, if the question does not say."""
+    most_points: Annotated[int, Meta(ge=1, le=10_000)] = 1500
+    """Most steps in one answer; it must fit into a message of the bus."""
+    most_samples: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    """Most ticks in one answer to those who watch."""
+    watchers: Annotated[int, Meta(ge=1, le=100_000)] = 4096
+    """Most who may wait for the next tick at once; beyond it they are answered 503."""
+
+
 class MetricsSettings(ChassisSettings, frozen=True, kw_only=True):
     """Settings of the metrics service."""
 
     prometheus: PrometheusSettings = PrometheusSettings()
+    rings: RingsSettings = RingsSettings()
+    history: HistorySettings = HistorySettings()
+    otlp: OtlpSettings = OtlpSettings()
     watch: WatchSettings = WatchSettings()
     max_hosts: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     """Most hosts whose readings are kept; frames of further ones are dropped and counted."""
