@@ -16,6 +16,7 @@ import yaml
 
 from schemas import (
     assignments,
+    causes,
     definitions,
     forecasts,
     plans,
@@ -60,6 +61,8 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     queries.GetOperation,
     queries.ListOperations,
     queries.ListEvents,
+    queries.ShowEffects,
+    causes.EffectTree,
     queries.GetDefinition,
     queries.ListDefinitions,
     queries.ListVersions,

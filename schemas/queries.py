@@ -64,6 +64,12 @@ class GetOperation(Struct, frozen=True, kw_only=True):
     until: Literal["exists", "ended"] = "exists"
 
 
+class ShowEffects(Struct, frozen=True, kw_only=True):
+    """Inventory `operation.effects`: an `EffectTree`."""
+
+    operation: OperationId
+
+
 class ListOperations(Struct, frozen=True, kw_only=True):
     """Inventory `operation.list`: a `Page` of `Operation`, newest first."""
 
@@ -74,15 +80,28 @@ class ListOperations(Struct, frozen=True, kw_only=True):
     actor: str | None = None
 
 
+EventName = Annotated[
+    str, Meta(pattern=r"^[a-z]{1,30}\.([a-z_]{1,30}|\*)$", description="vm.started, or vm.*")
+]
+
+
 class ListEvents(Struct, frozen=True, kw_only=True):
-    """Inventory `event.list`: a `Page` of stored envelopes, oldest first."""
+    """Inventory `event.list`: a `Page` of stored envelopes in the order of storing. All that is given must
+    hold, one of `types`."""
 
     limit: PageSize = 50
     after: Cursor | None = None
+    newest: bool = False
+    """The newest first; a cursor goes on in the order of its page."""
     operation: OperationId | None = None
     vm: VmId | None = None
     host: HostName | None = None
+    actor: Annotated[str, Meta(max_length=200)] | None = None
+    types: Annotated[tuple[EventName, ...], Meta(max_length=20)] = ()
     since: datetime | None = None
+    """Stored then or later."""
+    until: datetime | None = None
+    """Stored before."""
 
 
 class GetDefinition(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from schemas.ledger import day_of
 from schemas.proofs import FORMAT, Group, ProvenEvent, Title
 from schemas.seals import SignedSeal
 from vireo.pages import PageOf, walk
-from vireo.paths import query_of
+from vireo.paths import query_of, time_text
 from vireo.transport import Transport
 
 
@@ -39,7 +39,7 @@ class Audit:
         """Check the rows against each other, piece by piece to the end."""
         after = 0
         while True:
-            query = query_of(since=_text(since), until=_text(until), after=str(after))
+            query = query_of(since=time_text(since), until=time_text(until), after=str(after))
             piece = await self._transport.read("/v1/ledger/check", LedgerCheck, query=query)
             yield piece
             if piece.ended:
@@ -62,8 +62,8 @@ class Audit:
         selection = {
             "operation": operation,
             "vm": vm,
-            "since": _text(since),
-            "until": _text(until),
+            "since": time_text(since),
+            "until": time_text(until),
         }
         given = {name: value for name, value in selection.items() if value is not None}
         state = await self.state()
@@ -100,7 +100,3 @@ async def _groups(rows: AsyncIterator[ProvenEvent]) -> AsyncIterator[list[Proven
         group.append(event)
     if group:
         yield group
-
-
-def _text(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from schemas.envelope import Envelope, Header
 from schemas.wire import Undecodable, read_header, unwrap
 from vireo.errors import Unavailable, unreadable
 from vireo.pages import PageOf, walk
-from vireo.paths import query_of
+from vireo.paths import query_of, time_text
 from vireo.sse import Message, Reader, TooLong
 from vireo.transport import Query, Transport
 
@@ -74,10 +75,19 @@ class Events:
         operation: str | None = None,
         vm: str | None = None,
         host: str | None = None,
+        actor: str | None = None,
+        types: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        newest: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[Header]:
-        """From the inventory's history, oldest first."""
-        query = query_of(operation=operation, vm=vm, host=host)
+        """From the record, in the order of storing, or the newest first. `types` are names like
+        `vm.started`, or `vm.*`; `since` and `until` mean the time of storing."""
+        query = query_of(operation=operation, vm=vm, host=host, actor=actor)
+        query += query_of(since=time_text(since), until=time_text(until))
+        query += [("type", name) for name in types]
+        query += query_of(newest="true" if newest else None)
         return walk(self._transport, "/v1/events", PageOf[Header], query, limit=limit)
 
     async def _messages(

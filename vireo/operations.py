@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Set
 from typing import Any, TypeVar
 
+from schemas.causes import EffectTree
 from schemas.resources import (
     ENDED,
     Operation,
@@ -125,6 +126,11 @@ class Operations:
         given = {"target": target, "phase": phase, "actor": actor}
         query: Query = [(name, value) for name, value in given.items() if value is not None]
         return walk(self._transport, "/v1/operations", PageOf[Operation], query, limit=limit)
+
+    async def effects(self, operation: str) -> EffectTree:
+        """All that it caused, also in the operations that it led to."""
+        path = f"/v1/operations/{checked_ref('operation', operation)}/effects"
+        return await self._transport.read(path, EffectTree)
 
     async def wait(self, operation: str, *, timeout_s: float | None = None) -> Operation:
         """The operation once it has succeeded. Raises OperationFailed, TimedOut."""

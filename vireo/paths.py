@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from schemas.ids import is_name
 from schemas.problems import not_found
@@ -24,6 +25,10 @@ def query_of(**given: str | float | None) -> Query:
 
 def labels_query(labels: Mapping[str, str] | None) -> Query:
     return [("label", f"{key}={value}") for key, value in (labels or {}).items()]
+
+
+def time_text(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def _text(value: str | float) -> str:

@@ -79,6 +79,8 @@ def matches(header: Header, wanted: EventFilter) -> bool:
     """Whether all that the filter asks for holds, the types apart. Raises MsgspecError."""
     if wanted.operation is not None and header.operation != wanted.operation:
         return False
+    if wanted.actor is not None and header.actor != wanted.actor:
+        return False
     if wanted.vm is None and wanted.host is None:
         return True
     about = _about.decode(header.data)

@@ -23,6 +23,7 @@ from schemas.queries import (
     ListHosts,
     ListOperations,
     ListVms,
+    ShowEffects,
 )
 from schemas.requests import VmRequest
 from schemas.resources import Operation, VmSpec
@@ -205,16 +206,20 @@ async def get_operation(desk: Desk, asked: Asked[OperationQuery, Nothing]) -> An
         return Answer(body=await waiting.until_ended(desk, query))
 
 
+async def get_effects(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    operation = asked.path["operation"]
+    if not is_uuid7(operation):
+        raise refuse(not_found("operation", operation))
+    question = ShowEffects(operation=operation)
+    return Answer(body=await desk.ask("inventory", "operation.effects", question))
+
+
 async def list_events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer:
     """The list; the stream of the same route stands in `stream`."""
     query = asked.query
-    only_streams = {"type": query.type, "site": query.site}
-    given = [name for name, value in only_streams.items() if value]
-    if given:
+    if query.site is not None:
         detail = "only streams know this parameter: ask with Accept: text/event-stream"
-        raise refuse(
-            invalid_request(*(FieldError(field=f"query/{name}", detail=detail) for name in given))
-        )
+        raise refuse(invalid_request(FieldError(field="query/site", detail=detail)))
     limit = PAGE_ITEMS if query.limit is None else query.limit
     require_page(desk, limit)
     question = ListEvents(
@@ -222,8 +227,12 @@ async def list_events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer:
         after=query.after,
         operation=query.operation,
         vm=await id_of(desk, query.vm) if query.vm else None,
+        newest=query.newest,
         host=query.host,
+        actor=query.actor,
+        types=query.type,
         since=query.since,
+        until=query.until,
     )
     return Answer(body=await desk.ask("inventory", "event.list", question))
 

@@ -50,6 +50,7 @@ async def events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer | ASGI
         vm=await id_of(desk, query.vm) if query.vm else None,
         host=query.host,
         site=query.site,
+        actor=query.actor,
         types=query.type,
     )
     try:
@@ -61,7 +62,13 @@ async def events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer | ASGI
 
 def _after(asked: Asked[EventQuery, Nothing]) -> int | None:
     """The sequence to go on after. Raises Refused."""
-    only_lists = {"limit": asked.query.limit, "since": asked.query.since}
+    query = asked.query
+    only_lists = {
+        "limit": query.limit,
+        "since": query.since,
+        "until": query.until,
+        "newest": query.newest or None,
+    }
     errors = [
         FieldError(
             field=f"query/{name}", detail="only lists know it: ask with Accept: application/json"

@@ -8,8 +8,8 @@ projects (stream COMMANDS, durable `inventory-<site>`).
 Emits: `ledger.sealed`, `ledger.gap_found`, `ledger.gap_settled`; what became of those commands
 (`policy.applied`, `policy.removed`, …) and their operations' end.
 Answers `vm.get`, `vm.list`, `host.get`, `host.list`, `operation.get` (which may wait), `operation.list`,
-`event.list`, `definition.get`, `definition.list`, `definition.versions`, and for auditors `ledger.…`, at
-`vireo.svc.inventory.…`.
+`operation.effects`, `event.list`, `definition.get`, `definition.list`, `definition.versions`, and for
+auditors `ledger.…`, at `vireo.svc.inventory.…`.
 Rests on: events are inserted and projected in one transaction and acknowledged after its commit, so
 that a batch that is delivered again changes nothing.
 """

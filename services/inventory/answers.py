@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas.resources import HostConfig, HostImage, OperationStep
+from schemas.resources import HostConfig, HostImage, OperationMember, OperationStep
 from services.inventory.cursors import cursor
 
 Record = Mapping[str, Any]
@@ -66,6 +66,7 @@ class OperationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     problem: Raw | None = None
     trail: tuple[OperationStep, ...] = ()
     placement: Raw | None = None
+    members: tuple[OperationMember, ...] = ()
 
 
 class _Images(Struct, frozen=True):

@@ -231,16 +231,51 @@ limit $5;
 select id::text, phase from operations where id = any($1::uuid[]) and command <> '';
 
 -- name: list_events
--- Oldest first.
-select position, envelope
+-- As they were stored.
+select number, envelope
 from events
-where ($1::bigint is null or position > $1)
+where ($1::bigint is null or number > $1)
     and ($2::uuid is null or operation = $2)
     and ($3::uuid is null or vm = $3)
     and ($4::text is null or host = $4)
-    and ($5::timestamptz is null or time >= $5)
-order by position
-limit $6;
+    and ($5::text is null or actor = $5)
+    and ($6::text[] is null or type = any($6))
+    and ($7::timestamptz is null or number > last_row_before('EVENTS', $7))
+    and ($8::timestamptz is null or number <= last_row_before('EVENTS', $8))
+order by number
+limit $9;
+
+-- name: list_events_back
+-- The newest first.
+select number, envelope
+from events
+where ($1::bigint is null or number < $1)
+    and ($2::uuid is null or operation = $2)
+    and ($3::uuid is null or vm = $3)
+    and ($4::text is null or host = $4)
+    and ($5::text is null or actor = $5)
+    and ($6::text[] is null or type = any($6))
+    and ($7::timestamptz is null or number > last_row_before('EVENTS', $7))
+    and ($8::timestamptz is null or number <= last_row_before('EVENTS', $8))
+order by number desc
+limit $9;
+
+-- name: effects_of_operations
+-- All that belongs to these operations, as it was stored.
+select number, envelope from events where operation = any($1::uuid[]) order by number limit $2;
+
+-- name: effects_of_causes
+-- What these brought about in other operations, or in none.
+select number, envelope
+from events
+where cause = any($1::uuid[]) and cause is distinct from operation
+order by number
+limit $2;
+
+-- name: operation_facts
+select id::text, command, kind, target, phase, actor, created_at
+from operations
+where id = any($1::uuid[]);
 
 -- name: plan_for_values
 -- A list's filters are optional: the plan that fits all of them fits none.
@@ -348,4 +383,4 @@ limit $7;
 
 -- name: last_before
 -- The last row that was stored before $2: where a check from then on begins.
-select coalesce(max(number), 0) from events where stream = $1 and received_at < $2;
+select last_row_before($1, $2);

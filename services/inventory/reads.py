@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -20,14 +21,17 @@ from schemas.queries import (
     ListVms,
 )
 from schemas.resources import OperationPhase
+from schemas.subjects import BY_TYPE
 from schemas.wire import unwrap
 from services.inventory import answers
 from services.inventory.answers import Record
+from services.inventory.columns import in_utc
 from services.inventory.cursors import key_in
 from services.inventory.store import Queries
 from services.inventory.trail import trail
 
 VMS, HOSTS, OPERATIONS, EVENTS = "vm", "host", "operation", "event"
+EVENTS_BACK = "event, newest first"
 Answer = bytes | Problem
 TRAILS_AT_ONCE = 64
 """Operations that one statement brings with all their events."""
@@ -105,15 +109,17 @@ class Reads:
         return self._page(items, [each["id"] for each in records], query.limit, OPERATIONS)
 
     async def events(self, query: ListEvents) -> Answer:
-        after = key_in(query.after, EVENTS, int) if query.after else None
+        listed = EVENTS_BACK if query.newest else EVENTS
+        after = key_in(query.after, listed, int) if query.after else None
         if isinstance(after, Problem):
             return after
         records = await self._list(
-            "list_events",
-            *(after, query.operation, query.vm, query.host, query.since, query.limit + 1),
+            "list_events_back" if query.newest else "list_events",
+            *(after, query.operation, query.vm, query.host, query.actor),
+            *(types_of(query.types), _utc(query.since), _utc(query.until), query.limit + 1),
         )
         items = [Raw(each["envelope"]) for each in records]
-        return self._page(items, [each["position"] for each in records], query.limit, EVENTS)
+        return self._page(items, [each["number"] for each in records], query.limit, listed)
 
     async def phases(self, operations: Sequence[str]) -> dict[str, OperationPhase]:
         """The phases of those operations that exist."""
@@ -152,3 +158,19 @@ class Reads:
 
 def _labels(labels: Labels) -> str | None:
     return msgspec.json.encode(labels).decode().replace("\\u0000", "") if labels else None
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    return None if at is None else in_utc(at)
+
+
+def types_of(names: Sequence[str]) -> list[str] | None:
+    """The types that these names stand for, `vm.*` for all of that kind; None where there are no names."""
+    if not names:
+        return None
+    return [channel.type for channel in BY_TYPE.values() if fits(channel.name, names)]
+
+
+def fits(name: str, names: Sequence[str]) -> bool:
+    """Whether an event's name is one of `names`."""
+    return name in names or f"{name.partition('.')[0]}.*" in names

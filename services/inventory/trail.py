@@ -47,7 +47,7 @@ def trail(envelopes: Sequence[Envelope[Any]]) -> tuple[OperationStep, ...]:
             source=each.source.rsplit("/", 1)[-1],
             at=in_utc(each.time),
             elapsed_ms=max(0.0, round((in_utc(each.time) - since).total_seconds() * 1000, 3)),
-            detail=_detail(each.data),
+            detail=detail_of(each.data),
         )
         for each in steps
     )
@@ -65,6 +65,6 @@ def _until_its_end(envelopes: Sequence[Envelope[Any]]) -> Sequence[Envelope[Any]
 ENDS = (events.OperationSucceeded, events.OperationFailed)
 
 
-def _detail(data: Any) -> str:
+def detail_of(data: Any) -> str:
     say = DETAIL.get(type(data))
     return say(data) if say is not None else ""

@@ -342,8 +342,6 @@ async def test_events_are_listed_oldest_first_as_they_were_published(
     assert [*first.items, *second.items] == said
     of_one = await inventory.reads.events(ListEvents(operation=CREATE))
     assert list(read(of_one, Page).items) == said[:7]
-    since = await inventory.reads.events(ListEvents(vm=VM, since=at(14)))
-    assert list(read(since, Page).items) == said[13:]
 
 
 async def test_lists_use_an_index_at_any_depth(inventory: Inventory) -> None:

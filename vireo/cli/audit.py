@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vireo.cli import completion, options, session
+from vireo.cli import audit_search, completion, options, session
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples
 from vireo.cli.printing import Output, note, show_data, show_lines, show_table
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vireo.client import Client
 
 app = typer.Typer(
-    help="The record: checks and proofs.", no_args_is_help=True, rich_markup_mode=None
+    help="The record: searches, checks and proofs.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Since = Annotated[
@@ -41,6 +41,10 @@ Key = Annotated[
 @app.callback()
 def audit() -> None:
     """The record: whether anything in it was changed, and proofs for others."""
+
+
+app.command("log", epilog=audit_search.LOG_EXAMPLES)(audit_search.log)
+app.command("show", epilog=audit_search.SHOW_EXAMPLES)(audit_search.show)
 
 
 @app.command(

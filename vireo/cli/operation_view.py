@@ -61,11 +61,11 @@ def event_line(name: str, header: Header) -> str:
     """An event as a line: when, which, by whom, about what, and its data in short."""
     by = header.source.rsplit("/", 1)[-1]
     about = header.subject or words.NOTHING
-    line = f"{words.clock(header.time)}  {name:<20}  {by:<9}  {about}  {_in_short(header)}"
+    line = f"{words.clock(header.time)}  {name:<20}  {by:<9}  {about}  {data_in_short(header)}"
     return line.rstrip()
 
 
-def _in_short(header: Header) -> str:
+def data_in_short(header: Header) -> str:
     """The data's plain values but for what the line says already; `--json` shows all."""
     data = msgspec.json.decode(header.data)
     if not isinstance(data, dict):

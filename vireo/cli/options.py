@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
@@ -10,6 +12,7 @@ import typer
 from schemas.ids import is_name
 from vireo.cli import completion
 from vireo.cli.printing import Output as OutputFormat
+from vireo.cli.quantities import moment
 
 T = TypeVar("T")
 Given = TypeVar("Given")
@@ -26,6 +29,12 @@ def parsed(option: str, parse: Callable[[Given], T], text: Given) -> T:
         return parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def moment_of(option: str, text: str | None) -> datetime | None:
+    """The time that an option gives, or a usage error."""
+    now = datetime.now(UTC)
+    return None if text is None else parsed(option, partial(moment, now=now), text)
 
 
 def as_name(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 
@@ -40,6 +41,27 @@ def seconds(text: str) -> float:
     if unit not in _SECONDS:
         raise ValueError(f"{text!r}: the unit is ms, s, m or h")
     return number * _SECONDS[unit]
+
+
+_AGO_S = {**_SECONDS, "d": 86_400.0, "w": 604_800.0}
+
+
+def moment(text: str, *, now: datetime) -> datetime:
+    """`2026-03-01`, `2026-03-01T12:30`, in UTC unless it has a zone; or how long ago: `90s`, `2h`, `3d`."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return now - timedelta(seconds=_ago_s(text))
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _ago_s(text: str) -> float:
+    number, unit = _split(text, example="2026-03-01T12:30 or 2h")
+    if unit not in _AGO_S or not unit:
+        raise ValueError(
+            f"{text!r} is no time (2026-03-01T12:30) and no time ago (90s, 10m, 2h, 3d)"
+        )
+    return min(number * _AGO_S[unit], 1e10)
 
 
 def labels(pairs: Iterable[str]) -> dict[str, str]:
