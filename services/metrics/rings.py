@@ -28,8 +28,8 @@ Key = tuple[str, str]
 """A host's site and name."""
 
 MIB = 1024 * 1024
-BYTES = 4
-"""Of one value."""
+DEFAULT_TICK_S = 5.0
+"""Of what nothing is known."""
 
 
 class RingLimits(Struct, frozen=True, kw_only=True):
@@ -238,17 +238,23 @@ class Rings:
 
     def whole_since(self, kind: Kind, name: str) -> float:
         """Since when nothing of a VM or a host was dropped before its time."""
-        tellers = (
-            self._told_by.get(name, ())
-            if kind == "vm"
-            else [key for key in self._rings if key[1] == name]
-        )
-        return max((self._rings[key].lost_s for key in tellers), default=0.0)
+        return max((ring.lost_s for ring in self._tellers(kind, name)), default=0.0)
+
+    def tick_s(self, kind: Kind, name: str) -> float:
+        """How often a VM or a host is told of."""
+        told = [ring.last.interval_s for ring in self._tellers(kind, name) if ring.last is not None]
+        return min(told, default=DEFAULT_TICK_S)
+
+    def _tellers(self, kind: Kind, name: str) -> list[HostRing]:
+        if kind == "vm":
+            return [self._rings[key] for key in self._told_by.get(name, ())]
+        return [ring for (_, host), ring in self._rings.items() if host == name]
 
     def slices(self, from_s: float, to_s: float) -> Iterator[tuple[Key, Block, slice]]:
-        """All that was told in this time, by host and block."""
+        """All that was told in this time, by host and block; the rings may change meanwhile."""
         for key in sorted(self._rings):
-            for block in self._rings[key].blocks:
+            ring = self._rings.get(key)
+            for block in tuple(ring.blocks) if ring is not None else ():
                 lines = block.between(from_s, to_s)
                 if lines.stop > lines.start:
                     yield key, block, lines

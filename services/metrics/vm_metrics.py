@@ -214,9 +214,14 @@ def _infos(known: Known) -> Iterator[tuple[Labels, None]]:
 
 def _guests(known: Known) -> Iterator[tuple[Labels, GuestSample]]:
     for host in known.hosts:
-        told = {id: vm.guest for id, vm in host.vms.items() if vm.guest is not None}
+        told = {id: vm.guest for id, vm in host.vms.items() if vm.guest and _runs(vm)}
         for id in sorted(told):
             yield labelled(vm=id) + of_host(host), told[id]
+
+
+def _runs(vm: VmNewest) -> bool:
+    """What a guest said once is not so any more when it does not run."""
+    return vm.sample.state in (None, "running")
 
 
 def _guest_infos(known: Known) -> Iterator[tuple[Labels, None]]:
