@@ -19,6 +19,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}")
     parser.add_argument("--json", action="store_true", help="one object a line, for programs")
+    parser.add_argument(
+        "--events", type=int, metavar="N", help="events in the record, where `inventory` needs many"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
@@ -26,17 +29,18 @@ def main() -> int:
     # Standard output is for figures alone.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     for name in arguments.names or NAMES:
-        measure(name, as_json=arguments.json)
+        measure(name, as_json=arguments.json, events=arguments.events)
     return 0
 
 
-def measure(name: str, *, as_json: bool) -> None:
+def measure(name: str, *, as_json: bool, events: int | None = None) -> None:
     print(f"bench: {name}", file=sys.stderr, flush=True)
     benchmark = importlib.import_module(f"bench.{name}")
     # Short: Unix sockets lie below it. QEMU and Postgres go through it as users of their own.
     with tempfile.TemporaryDirectory(prefix="vireo-bench-") as directory:
         Path(directory).chmod(0o711)
-        rows = list(benchmark.run(Path(directory)))
+        given = {"events": events} if name == "inventory" and events is not None else {}
+        rows = list(benchmark.run(Path(directory), **given))
     if as_json:
         for figure in rows:
             print(json_line(figure), flush=True)

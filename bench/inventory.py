@@ -21,6 +21,7 @@ from msgspec import Struct
 from bench.creates import test_plane
 from bench.floor import socket_dir
 from bench.history import made
+from bench.rebuild import EVENTS, rebuild_rows, rebuilt_s
 from bench.report import Row, Target, row
 from chassis.bus import Bus, Outgoing
 from chassis.nats import connect
@@ -48,7 +49,8 @@ class Round(Struct, frozen=True, kw_only=True):
     copied: float
 
 
-def run(directory: Path) -> Iterator[Row]:
+def run(directory: Path, *, events: int = EVENTS) -> Iterator[Row]:
+    """`events`: how many are in the record when the tables are made anew."""
     with test_plane(directory) as plane:
         rounds = asyncio.run(storing(plane))
         yield row(
@@ -59,6 +61,8 @@ def run(directory: Path) -> Iterator[Row]:
             target=INTO_POSTGRES,
             note=f"from the bus, with projections and hashes, against COPY of {COPIED_TOGETHER}",
         )
+        there = asyncio.run(filled(plane, events))
+        yield from rebuild_rows(asyncio.run(rebuilt_s(plane)), there)
 
 
 async def storing(plane: ControlPlane) -> list[Round]:
@@ -72,6 +76,15 @@ async def storing(plane: ControlPlane) -> list[Round]:
             )
             for _ in range(ROUNDS)
         ]
+
+
+async def filled(plane: ControlPlane, events: int) -> int:
+    """So many events in the record, or a few more."""
+    async with bus_of(plane) as bus, postgres_of(plane) as postgres:
+        numbers = count((ROUNDS + 1) * VMS, VMS)
+        while (there := await stored(postgres)) < events:
+            await stored_per_s(plane, bus, postgres, first=next(numbers))
+        return there
 
 
 async def stored_per_s(
