@@ -134,7 +134,7 @@ class GuestLines:
     async def _alone(self, vm: VmId, path: Path) -> None:
         """One guest's own socket. While it is held off, what it wants waits there."""
         if not guest_sockets.fits(path):
-            log.warning("guest_not_heard", vm=vm, error=f"too long for a socket: {path}")
+            log.info("guest_not_heard", vm=vm, error=f"too long for a socket: {path}")
             return
         while True:
             try:
