@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from datetime import UTC, datetime
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.ids import uuid7
@@ -252,16 +249,6 @@ def test_what_is_not_known_is_left_out() -> None:
         "vireo_host_tick_seconds",
         "vireo_vm_info",
     }
-
-
-@pytest.fixture
-def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("promtool is missing, and nothing is skipped in CI")
-        pytest.skip("promtool is missing (./dev test unpacks it)")
-    return found
 
 
 def test_promtool_finds_nothing_to_complain_of(promtool: str) -> None:
