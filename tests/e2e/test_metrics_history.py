@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -29,6 +31,9 @@ from services.metrics.series import HOST_SERIES, VM_SERIES
 from services.metrics.settings import HistorySettings, MetricsSettings
 from services.metrics.store import entity
 from tests.fixtures.postgres import PostgresServer
+from vireo.deployment.plan import METRICS_ROLE
+from vireo.standalone.credentials import password_file
+from vireo.standalone.postgres import SUPERUSER
 
 START = datetime(2026, 3, 2, 0, 0, tzinfo=UTC)
 START_S = int(START.timestamp())
@@ -237,6 +242,44 @@ async def test_live_samples_are_waited_for_and_come_once(world: World) -> None:
     assert [sample.at for sample in told.samples] == [START + timedelta(seconds=10)]
     none = await world.past.live(GetLive(host="unheard", after=0))
     assert none == LiveSamples()
+
+
+def test_the_role_that_init_writes_is_made_once_and_gets_its_password(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    secret = tmp_path / "metrics.password"
+    secret.write_text("well kept\n")
+    script = METRICS_ROLE.replace("/run/vireo/metrics.password", str(secret))
+    password = password_file(postgres_server.credentials, SUPERUSER).read_text().strip()
+    for _ in range(2):
+        subprocess.run(
+            [
+                *(postgres_server.place.programs / "bin" / "psql", "--quiet", "--no-psqlrc"),
+                *("--host", postgres_server.place.socket_dir, "--username", SUPERUSER),
+            ],
+            input=script.encode(),
+            env={"PGPASSWORD": password},
+            check=True,
+        )
+    made = postgres_server.superuser(SUPERUSER)
+    as_metrics = msgspec.structs.replace(
+        made, user="metrics", database="vireo_metrics", password_file=secret
+    )
+
+    async def who() -> str:
+        async with connect(as_metrics, name="test") as pool, pool.connection() as connection:
+            return str(await connection.fetchval("select current_user"))
+
+    try:
+        assert asyncio.run(who()) == "metrics"
+    finally:
+        asyncio.run(_forget_metrics(made))
+
+
+async def _forget_metrics(superuser: PostgresSettings) -> None:
+    async with connect(superuser, name="test") as pool, pool.connection() as connection:
+        await connection.execute("drop database vireo_metrics with (force)")
+        await connection.execute("drop role metrics")
 
 
 def test_entries_are_as_wide_as_their_series() -> None:

@@ -63,7 +63,7 @@ def test_servers_come_first_and_every_host_has_an_agent() -> None:
     assert {child.name: child.after for child in children if child.after} == {
         "inventory": ("nats", "postgres"),
         "scheduler": ("nats",),
-        "metrics": ("nats",),
+        "metrics": ("nats", "postgres"),
         "gateway": ("nats",),
         "hostagent-h1": ("nats", "scheduler"),
         "hostagent-h2": ("nats", "scheduler"),

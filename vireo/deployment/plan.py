@@ -13,8 +13,18 @@ from vireo.standalone import nats
 from vireo.standalone.permissions import Permissions, inbox_prefix, of_agent, of_service
 
 SITE_SERVICES = ("inventory", "scheduler", "metrics", "gateway")
-DATABASE = "vireo"
-DATABASE_OWNER = "inventory"
+DATABASES = {"inventory": "vireo", "metrics": "vireo_metrics"}
+"""Whoever has a database of its own, and as whom it goes there: its own name."""
+METRICS_ROLE = """\
+-- The metrics service's role and database, made if they are not there.
+\\set ON_ERROR_STOP on
+\\set password `cat /run/vireo/metrics.password`
+select 'create role metrics login'
+where not exists (select from pg_roles where rolname = 'metrics') \\gexec
+alter role metrics password :'password';
+select 'create database vireo_metrics owner metrics'
+where not exists (select from pg_database where datname = 'vireo_metrics') \\gexec
+"""
 
 
 class TlsFiles(Struct, frozen=True, kw_only=True):
@@ -61,8 +71,8 @@ def users(options: DeploymentOptions) -> dict[str, Permissions]:
 
 
 def secret_names(options: DeploymentOptions) -> list[str]:
-    """Everyone who has a password on the bus, and the database's owner."""
-    return sorted({*users(options), nats.OPERATOR_USER, "postgres"})
+    """Everyone who has a password on the bus, and the databases' owners."""
+    return sorted({*users(options), nats.OPERATOR_USER, "postgres", "postgres-metrics"})
 
 
 def files(options: DeploymentOptions, passwords: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +90,11 @@ def files(options: DeploymentOptions, passwords: Mapping[str, str]) -> dict[str,
             url=options.nats_url, password=passwords[nats.OPERATOR_USER]
         ),
         "postgres/password": passwords["postgres"] + "\n",
+        "postgres/pgpass": f"*:*:*:inventory:{passwords['postgres']}\n",
+        "postgres/metrics.password": passwords["postgres-metrics"] + "\n",
+        "postgres/metrics.sql": METRICS_ROLE,
         "inventory/postgres.password": passwords["postgres"] + "\n",
+        "metrics/postgres.password": passwords["postgres-metrics"] + "\n",
         **{f"{name}/nats.password": passwords[name] + "\n" for name in users(options)},
         **{f"{name}/{name}.toml": _toml(name, options) for name in SITE_SERVICES},
         **{f"{agent(host)}/hostagent.toml": _agent_toml(host, options) for host in options.hosts},
@@ -125,15 +139,22 @@ def _own(service: str, options: DeploymentOptions) -> dict[str, Any]:
             "admin_token_file": "/var/lib/vireo/gateway/admin.token",
         }
     if service == "metrics":
-        return {"prometheus": {"host": options.prometheus_address}}
-    if service == DATABASE_OWNER:
         return {
-            "postgres": {
-                "host": options.postgres_host,
-                "database": DATABASE,
-                "user": DATABASE_OWNER,
-                "password_file": f"{options.config_dir}/{DATABASE_OWNER}/postgres.password",
-            },
+            "prometheus": {"host": options.prometheus_address},
+            "history": {"keep": True, "postgres": _postgres(service, options)},
+        }
+    if service == "inventory":
+        return {
+            "postgres": _postgres(service, options),
             "signing_key_file": "/var/lib/vireo/inventory/ledger.key",
         }
     return {}
+
+
+def _postgres(service: str, options: DeploymentOptions) -> dict[str, Any]:
+    return {
+        "host": options.postgres_host,
+        "database": DATABASES[service],
+        "user": service,
+        "password_file": f"{options.config_dir}/{service}/postgres.password",
+    }

@@ -21,7 +21,7 @@ from vireo.standalone.options import HostOption, UpOptions
 from vireo.standalone.permissions import Permissions, inbox_prefix, of_agent, of_service
 
 SITE_SERVICES = ("inventory", "scheduler", "metrics", "gateway")
-DATABASES = {"vireo": "inventory"}
+DATABASES = {"vireo": "inventory", "vireo_metrics": "metrics"}
 """Database → the role that owns it, named after the service."""
 
 
@@ -135,10 +135,12 @@ def _service(
     own: dict[str, Any] = {}
     after = ["nats"]
     if service in DATABASES.values():
-        own["postgres"] = _postgres_table(service, options, place)
         after.append("postgres")
     if service == "inventory":
+        own["postgres"] = _postgres_table(service, options, place)
         own["signing_key_file"] = str(credentials_dir(options) / "ledger.key")
+    if service == "metrics":
+        own["history"] = {"keep": True, "postgres": _postgres_table(service, options, place)}
     if service == "gateway":
         own |= {
             "address": options.gateway_address,
