@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chassis.nats.settings import NatsSettings
 from schemas.problems import Problem
 from schemas.resources import Operation
 from tests.fixtures.plane import Site, ended, spec_of, until
@@ -90,10 +91,11 @@ async def test_what_fits_nowhere_is_refused_at_once_by_a_scheduler_that_has_just
         return True
 
     await until(back, "the new scheduler answers")
-    await _is_refused_at_once(client)
+    # For so long the bus keeps the killed one's place for it; then there is nothing to wait for.
+    await _is_refused_at_once(client, after_s=NatsSettings().takeover_s)
 
 
-async def _is_refused_at_once(client: Client) -> None:
+async def _is_refused_at_once(client: Client, *, after_s: float = 0) -> None:
     began = time.monotonic()
     with pytest.raises(OperationFailed) as failed:
         await client.vms.create(spec_of("giant", memory_mib=16 * 1024 * 1024), wait=20)
@@ -101,7 +103,7 @@ async def _is_refused_at_once(client: Client) -> None:
     assert failed.value.problem.type == UNPLACEABLE
     assert sorted(failed.value.problem.reasons) == ["h1", "h2"]
     assert all(why.startswith("memory: ") for why in failed.value.problem.reasons.values())
-    assert took_s < AT_ONCE_S
+    assert took_s < after_s + AT_ONCE_S
 
 
 def _check_one_too_many(outcomes: list[Operation], *, placed: int) -> None:
