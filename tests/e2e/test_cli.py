@@ -332,7 +332,7 @@ async def test_events_are_shown_as_they_come(shell: Shell, gateway: Gateway) -> 
     gateway.events_per_connection = 2
     plain = await shell.run("event", "tail", "--count", "1")
     assert plain.out.startswith("12:00:00.000  vm.started")
-    as_json = await shell.run("event", "tail", "--json", "--count", "3")
+    as_json = await shell.run("event", "tail", "-o", "json", "--count", "3")
     assert as_json.out.encode() == (encode(event) + b"\n") * 3
 
 

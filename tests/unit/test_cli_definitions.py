@@ -48,7 +48,7 @@ def test_a_list_says_what_each_is_about() -> None:
         disks=(DiskSpec(image="debian-12"),),
         project="shop",
     )
-    project = Project(name="shop", version=1, policy="quiet", quota=Quota(vms=2, cpus=8))
+    project = Project(name="shop", version=1, policy="quiet", quota=Quota(vms=2, memory_mib=8192))
     others: list[Definition[Template | Project]] = [
         Definition(kind="template", name="web", version=1, definition=template),
         Definition(kind="project", name="shop", version=1, definition=project),
@@ -59,7 +59,7 @@ def test_a_list_says_what_each_is_about() -> None:
         "pack   1        -      shipped      packed 1",
         "quiet  2        5 min  token/admin  free_cpu 2, packed 1",
         "web    1        -      -            2 CPU, 2 GiB, debian-12, project shop",
-        "shop   1        -      -            policy quiet, vms 2, cpus 8",
+        "shop   1        -      -            policy quiet, 2 VMs, 8 GiB",
     ]
 
 
@@ -89,7 +89,7 @@ def test_two_versions_are_compared_as_files_would_say_them() -> None:
 def test_a_page_says_who_applied_it_when() -> None:
     shown = plain_page(definition_page(KEPT, now=NOW))
     assert shown.startswith("policy quiet\n")
-    assert "  Applied    2026-03-01 11:55:00 UTC (5 min ago)\n" in shown
+    assert "  applied    2026-03-01 11:55:00 UTC (5 min ago)\n" in shown
 
 
 def test_a_template_stands_in_for_disks() -> None:

@@ -183,6 +183,21 @@ def test_durations_in_words(length: float | None, shown: str) -> None:
     assert words.duration(length) == shown
 
 
+def test_what_is_not_known_is_one_dash() -> None:
+    assert words.numbers((None, None, None)) == "-"
+    assert words.numbers((0.5, None)) == "0.50 -"
+    found = [words.part(None, 2), words.part(0.5, None), words.part(0.5, 2)]
+    assert found == ["-", "0.50", "0.50 of 2"]
+
+
+def test_a_file_that_cannot_be_read_is_named_once() -> None:
+    gone = FileNotFoundError(2, "No such file or directory", "web.yaml")
+    assert words.unreadable(gone) == "No such file or directory"
+    with pytest.raises(UnicodeDecodeError) as bad:
+        b"ab\xff".decode()
+    assert words.unreadable(bad.value) == "it is no UTF-8 (byte 3)"
+
+
 def test_settings_of_services_are_read_as_toml_or_as_text() -> None:
     pairs = ["hostagent.tick_s=2", "hostagent.domain_type=qemu", "gateway.tls.on=true", 'a.b="1"']
     assert settings_of(pairs) == {

@@ -11,7 +11,7 @@ import typer
 
 from schemas.definitions import KINDS, DefinitionKind, Project, Template
 from schemas.policies import Policy
-from vireo.cli import acting, completion, options, session
+from vireo.cli import acting, completion, options, session, words
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples
 from vireo.cli.printing import Output, note, show_data, show_lines, show_page, show_table
@@ -56,7 +56,7 @@ def read_file(of: type[D], path: str) -> D:
             with Path(path).open(encoding="utf-8") as file:
                 text = file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        session.refuse(f"cannot read {path}: {error}")
+        session.refuse(f"cannot read {path}: {words.unreadable(error)}")
     try:
         return read_definition(text, of)
     except BadFile as bad:

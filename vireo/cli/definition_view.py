@@ -47,11 +47,11 @@ def version_table(found: Sequence[Shown], *, now: datetime) -> Table:
 
 
 def definition_page(found: Shown, *, now: datetime) -> Page:
-    facts = [("Version", str(found.version)), ("By", _by(found))]
+    facts = [("version", str(found.version)), ("by", _by(found))]
     if found.at is not None:
-        facts.append(("Applied", f"{words.when(found.at)} ({words.age(found.at, now)} ago)"))
+        facts.append(("applied", f"{words.when(found.at)} ({words.age(found.at, now)} ago)"))
     if found.operation is not None:
-        facts.append(("Operation", found.operation))
+        facts.append(("operation", found.operation))
     return Page(
         title=f"{found.kind} {found.name}", sections=(Section(title="Version", facts=tuple(facts)),)
     )
@@ -94,9 +94,7 @@ def _says(definition: Any) -> str:
     if isinstance(definition, Template):
         return words.shortened(_template_says(definition), 60)
     if isinstance(definition, Project):
-        quota = {name: str(value) for name, value in msgspec.to_builtins(definition.quota).items()}
-        policy = [f"policy {definition.policy}"] if definition.policy else []
-        return words.shortened(", ".join([*policy, *_pairs(quota)]) or words.NOTHING, 60)
+        return words.shortened(_project_says(definition), 60)
     return words.shortened(
         ", ".join(f"{term} {weight:g}" for term, weight in definition.weights.items()), 60
     )
@@ -114,5 +112,13 @@ def _template_says(template: Template) -> str:
     return ", ".join(part for part in parts if part) or words.NOTHING
 
 
-def _pairs(values: dict[str, str]) -> list[str]:
-    return [f"{name} {value}" for name, value in values.items()]
+def _project_says(project: Project) -> str:
+    quota = project.quota
+    parts = [
+        project.policy and f"policy {project.policy}",
+        None if quota.vms is None else f"{quota.vms} VMs",
+        None if quota.cpus is None else f"{quota.cpus} CPUs",
+        None if quota.memory_mib is None else words.of_mib(quota.memory_mib),
+        None if quota.disk_gib is None else f"{words.of_mib(quota.disk_gib * 1024)} of disk",
+    ]
+    return ", ".join(part for part in parts if part) or words.NOTHING

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vireo.cli import completion, session
 from vireo.cli.options import examples
-from vireo.cli.printing import show_lines
+from vireo.cli.printing import Output, show_lines, show_record
 
 if TYPE_CHECKING:
     from vireo.client import Client
@@ -26,7 +25,7 @@ def events() -> None:
     epilog=examples(
         "vireo event tail",
         "vireo event tail --vm web1",
-        "vireo event tail --type vm.crashed --json",
+        "vireo event tail --type vm.crashed -o json",
         "vireo event tail --after 0 --count 10",
     )
 )
@@ -60,9 +59,15 @@ def tail(
     count: Annotated[
         int | None, typer.Option(min=1, help="End after so many.", metavar="N")
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Each event as it is: a CloudEvent a line.")
-    ] = False,
+    output: Annotated[
+        Output,
+        typer.Option(
+            "-o",
+            "--output",
+            help="json and yaml are exactly the CloudEvents: one a line, or one a document.",
+            metavar="table|wide|json|yaml",
+        ),
+    ] = Output.TABLE,
 ) -> None:
     """Show events as they happen, until Ctrl-C. Reconnects without losing any."""
 
@@ -78,9 +83,8 @@ def tail(
         left = count
         async with aclosing(events):
             async for event in events:
-                if json:
-                    sys.stdout.write(event.raw.decode(errors="replace") + "\n")
-                    sys.stdout.flush()
+                if output.is_data:
+                    show_record(event.raw, output)
                 else:
                     show_lines([event_line(event.name, event.header)])
                 left = None if left is None else left - 1

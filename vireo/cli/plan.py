@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from schemas.plans import Plan
-from vireo.cli import options, session
+from vireo.cli import options, session, words
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples
 from vireo.cli.printing import Output, data_text, note, show_data, show_page, show_table
@@ -160,7 +160,7 @@ def _write(file: Path, plan: Plan) -> None:
     try:
         file.write_text(data_text(plan, Output.JSON), encoding="utf-8")
     except OSError as error:
-        session.refuse(f"cannot write {file}: {error}")
+        session.refuse(f"cannot write {file}: {words.unreadable(error)}")
 
 
 def _read(file: Path) -> Plan:
@@ -171,7 +171,7 @@ def _read(file: Path) -> Plan:
             with file.open("rb") as opened:
                 text = opened.read(MOST_BYTES + 1)
     except OSError as error:
-        session.refuse(f"cannot read {file}: {error}")
+        session.refuse(f"cannot read {file}: {words.unreadable(error)}")
     if len(text) > MOST_BYTES:
         session.refuse(f"{file} is larger than {MOST_BYTES} bytes")
     try:

@@ -51,6 +51,16 @@ def show_data(value: Any, output: Output) -> None:
     sys.stdout.write(data_text(value, output))
 
 
+def show_record(raw: bytes, output: Output) -> None:
+    """One of an endless row of resources, as its bytes are: a line of JSON, or a document of YAML."""
+    if output is Output.JSON:
+        text = raw.decode(errors="replace") + "\n"
+    else:
+        text = "---\n" + data_text(msgspec.json.decode(raw), output)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def data_text(value: Any, output: Output) -> str:
     if output is Output.JSON:
         return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"

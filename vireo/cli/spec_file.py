@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from vireo.cli import words
+
 if TYPE_CHECKING:
     from yaml import SafeLoader
     from yaml.nodes import Node
@@ -53,7 +55,7 @@ def read_spec(path: str) -> SpecFile:
             with Path(path).open(encoding="utf-8") as file:
                 text = file.read(MOST_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        raise ValueError(f"cannot read {path}: {words.unreadable(error)}") from error
     if len(text) > MOST_BYTES:
         raise ValueError(f"{path} is larger than {MOST_BYTES} bytes")
     return parse_spec(text, "standard input" if path == "-" else path)

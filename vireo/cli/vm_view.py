@@ -99,7 +99,7 @@ def _what(vm: Vm, now: datetime) -> Section:
     facts = [
         ("id", vm.id),
         ("state", vm.state),
-        ("wished", vm.power),
+        ("desired", vm.power),
         ("host", vm.host or words.NOTHING),
         ("site", vm.site),
         ("addresses", words.listed(guest.addresses if guest else ())),
@@ -134,7 +134,7 @@ def _wished(vm: Vm) -> Section:
 def _measured(reading: VmReading, now: datetime) -> list[Section]:
     facts = (
         ("measured", f"{words.age(reading.at, now)} ago"),
-        ("cpu busy", f"{words.number(reading.cpu_busy)} of {reading.cpus or words.NOTHING}"),
+        ("cpu busy", words.part(reading.cpu_busy, reading.cpus)),
         ("memory on host", words.of_kib(reading.memory_rss_kib)),
         ("disk read", words.of_bytes(reading.block_read_bytes)),
         ("disk written", words.of_bytes(reading.block_write_bytes)),
@@ -159,7 +159,7 @@ def _guest(guest: GuestSample, now: datetime) -> list[Section]:
         ("kernel", guest.kernel or words.NOTHING),
         ("agent", guest.agent_version or words.NOTHING),
         ("uptime", words.duration(guest.uptime_s)),
-        ("load", " ".join(words.number(load) for load in loads)),
+        ("load", words.numbers(loads)),
         ("cpus online", str(guest.cpus_online or words.NOTHING)),
         ("cpu busy", words.share(guest.cpu_busy)),
         ("memory", memory),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 NOTHING = "-"
@@ -32,6 +32,24 @@ def share(part: float | None) -> str:
 
 def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:g}" if value >= 100 else f"{value:.2f}"
+
+
+def numbers(values: Sequence[float | None]) -> str:
+    """`0.07 0.02 0.00`; nothing where none of them is known."""
+    known = any(value is not None for value in values)
+    return " ".join(number(value) for value in values) if known else NOTHING
+
+
+def part(value: float | None, whole: int | None) -> str:
+    """`0.03 of 2`."""
+    return number(value) if value is None or not whole else f"{number(value)} of {whole}"
+
+
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, without what was asked of it said once more."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no UTF-8 (byte {error.start + 1})"
+    return error.strerror or str(error)
 
 
 def duration(seconds: float | None) -> str:
