@@ -40,8 +40,6 @@ class Columns:
     """Its lease is good, as of the last `Table.pass_time`."""
     fresh: Bools
     """Its telemetry is young enough to be weighed, as of the same."""
-    simulated: Bools
-    """libvirt's test driver: it boots nothing and needs no image."""
     has_numa: Bools
     cpus: Floats
     most_cpus: Floats
@@ -73,7 +71,6 @@ class Columns:
         ("maintenance", np.bool_, False),
         ("alive", np.bool_, False),
         ("fresh", np.bool_, False),
-        ("simulated", np.bool_, False),
         ("has_numa", np.bool_, False),
         *((name, np.float64, 0.0) for name in ("cpus", "most_cpus", "most_memory", "most_disk")),
         *((name, np.float64, 0.0) for name in ("used_cpus", "used_memory", "used_disk", "vms")),

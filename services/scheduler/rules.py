@@ -75,9 +75,7 @@ def tolerated(taint: Taint, tolerations: tuple[Toleration, ...]) -> bool:
 
 
 def _image(table: Table, request: Request, at: Rows) -> Bools | None:
-    there = [table.columns.codes("image", name)[at] >= 0 for name in request.images]
-    fits = _all_of(there)
-    return None if fits is None else fits | table.columns.simulated[at]
+    return _all_of([table.columns.codes("image", name)[at] >= 0 for name in request.images])
 
 
 def _network(table: Table, request: Request, at: Rows) -> Bools | None:

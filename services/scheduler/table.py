@@ -78,7 +78,6 @@ class Table:
             columns.lot[row] = int.from_bytes(digest[:8], "big")
             self._begin_anew()
         columns.maintenance[row] = config.maintenance
-        columns.simulated[row] = facts.domain_type == "test"
         self._put_sizes(row, facts, config, foreign)
         self._put_nodes(row, facts, config)
         self._put_lists(row, facts, config)

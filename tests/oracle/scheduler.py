@@ -190,8 +190,6 @@ class Question:
         return False
 
     def image(self, host: OracleHost) -> bool:
-        if host.facts.domain_type == "test":
-            return True
         return all(disk.image is None or disk.image in host.images() for disk in self.spec.disks)
 
     def network(self, host: OracleHost) -> bool:

@@ -182,12 +182,14 @@ def test_a_host_that_was_never_heard_gets_no_new_vm() -> None:
     )
 
 
-def test_the_test_driver_needs_no_image_and_its_own_domains_count_nothing() -> None:
+def test_the_test_drivers_own_domains_count_nothing() -> None:
     huge = ForeignDomain(name="test", uuid="u", state="running", cpus=99, memory_mib=99999)
-    assert (
-        why_not(fleet_of(facts("h1", domain_type="test", images=(), foreign=(huge,))), spec())
-        is None
-    )
+    assert why_not(fleet_of(facts("h1", domain_type="test", foreign=(huge,))), spec()) is None
+
+
+def test_an_image_must_lie_on_the_test_drivers_hosts_too() -> None:
+    refusal = why_not(fleet_of(facts("h1", domain_type="test", images=())), spec())
+    assert refusal is not None and refusal.rule == "image"
 
 
 def test_a_measured_full_file_system_excludes_where_a_reserve_is_set() -> None:
