@@ -69,10 +69,10 @@ def authenticate(authorization: str | None, tokens: Mapping[str, TokenRecord]) -
     if authorization is None:
         return _unauthenticated("The header `Authorization: Bearer TOKEN` is missing.")
     scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not is_token(token.strip()):
+    if scheme.lower() != "bearer" or not token.strip():
         return _unauthenticated("The header must be `Authorization: Bearer TOKEN`.")
     hashed = token_hash(token.strip())
-    record = tokens.get(hashed)
+    record = tokens.get(hashed) if is_token(token.strip()) else None
     if record is None or not hmac.compare_digest(record.hash, hashed):
         return _unauthenticated("This token is not known, or no longer.")
     return Caller(token=record.name, role=record.role)

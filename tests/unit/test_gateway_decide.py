@@ -83,6 +83,13 @@ def test_anything_else_is_refused_without_repeating_it(header: str | None) -> No
     assert TOKEN[:20] not in found.problem.detail
 
 
+@pytest.mark.parametrize("token", ["wrong", f"{TOKEN}x", TOKEN[::-1]])
+def test_a_wrong_token_is_called_that_whatever_it_looks_like(token: str) -> None:
+    found = decide.authenticate(f"Bearer {token}", TOKENS)
+    assert isinstance(found, Refusal)
+    assert found.problem.detail == "This token is not known, or no longer."
+
+
 def test_the_clients_request_id_is_kept_where_it_is_harmless() -> None:
     assert decide.request_id("build-42.a_b", "fresh") == "build-42.a_b"
     assert decide.request_id("a b", "fresh") == "fresh"
