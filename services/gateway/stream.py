@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 QUEUE = 64
 """Events read ahead for a client that is slower than they come."""
 
-_SEQUENCE = re.compile(r"\d{1,18}", re.ASCII)
+SEQUENCE = re.compile(r"\d{1,18}", re.ASCII)
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -80,7 +81,7 @@ def _after(asked: Asked[EventQuery, Nothing]) -> int | None:
     field, text = ("query/after", asked.query.after)
     if header is not None:
         field, text = ("header/Last-Event-ID", header)
-    if text is not None and not _SEQUENCE.fullmatch(text):
+    if text is not None and not SEQUENCE.fullmatch(text):
         errors.append(FieldError(field=field, detail="expected the id of an event: a number"))
     if errors:
         raise refuse(invalid_request(*errors))
@@ -96,23 +97,25 @@ def _stream(
         with desk.streams.one(crowded):
             async with follow as messages:
                 extend(None)
-                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                await _chunk(send, filtering.hello(start))
-                await _run(desk, wanted, messages, receive, send)
+                read = partial(_read, messages, wanted)
+                await relay(desk, filtering.hello(start), read, receive, send)
 
     return send_events
 
 
-async def _run(
+async def relay(
     desk: Desk,
-    wanted: EventFilter,
-    messages: AsyncIterator[Incoming | CaughtUp],
+    hello: bytes,
+    read: Callable[[asyncio.Queue[bytes]], Coroutine[Any, Any, None]],
     receive: Receive,
     send: Send,
 ) -> None:
-    """Send until the client is gone, the gateway stops or the bus gives up; then end it all."""
+    """Send what `read` puts into its queue until the client is gone, the gateway stops or `read` gives
+    up; then end it all."""
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    await _chunk(send, hello)
     queue: asyncio.Queue[bytes] = asyncio.Queue(QUEUE)
-    reading = asyncio.create_task(_read(messages, wanted, queue))
+    reading = asyncio.create_task(read(queue))
     sending = asyncio.create_task(_send(queue, send, desk.settings.keepalive_s))
     gone = asyncio.create_task(_disconnected(receive))
     stopping = asyncio.create_task(desk.stopping.wait())

@@ -29,8 +29,9 @@ MAX_ERRORS = 50
 MAX_ECHO = 80
 """How much of an unknown name is said back."""
 
-QUERY_NAMES = {"labels": "label"}
-"""A table's name in a query, where it is given as `label=key=value`, once per entry."""
+QUERY_NAMES = {"labels": "label", "from_": "from"}
+"""What is called otherwise in a query: a table, given as `label=key=value` once per entry, and what Python
+keeps for itself."""
 
 _PYTHON_END = "(?!\\\\n)"
 """How msgspec spells what closes `$` for Python; it says nothing to people."""

@@ -168,12 +168,12 @@ def test_the_walk_and_msgspec_agree_on_what_is_good(value: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1.5h", 5400), ("0s", 0)],
+    [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1.5h", 5400), ("0s", 0), ("1d", 86_400)],
 )
 def test_durations_are_read_as_people_write_them(text: str, expected: float) -> None:
     assert seconds(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "30", "s", "-1s", "1 s", "1e3s", "٣s", "1d"])
+@pytest.mark.parametrize("text", ["", "30", "s", "-1s", "1 s", "1e3s", "٣s", "1w"])
 def test_what_is_no_duration_is_none(text: str) -> None:
     assert seconds(text) is None
