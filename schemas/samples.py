@@ -20,8 +20,11 @@ from schemas import (
     commands,
     events,
     forecasts,
+    loads,
+    metrics,
     plans,
     resources,
+    restores,
     rules,
     telemetry,
 )
@@ -299,6 +302,18 @@ LEDGER_CHECK = audit.LedgerCheck(
 
 _vm: dict[str, Any] = {"vm": VM, "host": HOST, "generation": 2}
 
+ASSIGNMENT = assignments.VmAssignment(
+    vm=VM,
+    host=HOST,
+    generation=1,
+    spec=SPEC,
+    power="running",
+    operation=OPERATION,
+    actor=ACTOR,
+    placement=PLACEMENT,
+    traceparent=TRACEPARENT,
+)
+
 MESSAGES: tuple[Struct, ...] = (
     commands.CreateVm(vm=VM, spec=SPEC),
     commands.CreateVms(spec=SPEC, names=("web-1", "web-2"), gang=True),
@@ -316,6 +331,8 @@ MESSAGES: tuple[Struct, ...] = (
     commands.ApplyProject(definition=PROJECT),
     commands.RemoveProject(name=PROJECT.name),
     commands.RebuildInventory(compare_only=True),
+    commands.RebuildFleet(),
+    restores.RestoreFleet(part=1, of=2, assignments=(ASSIGNMENT,), hosts=(FACTS,)),
     actions.RebootVmOnce(vm=VM, mode="graceful", deadline=AT.replace(minute=31)),
     events.OperationAccepted(command="vm.start", kind="vm", target=VM, request={"vm": VM}),
     events.OperationProgressed(step=2, of=4, detail="define the domain"),
@@ -347,6 +364,7 @@ MESSAGES: tuple[Struct, ...] = (
     events.LedgerSealed(seal=SEAL),
     events.LedgerGapFound(epoch=0, first=4117, last=4120),
     events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
+    events.FleetRestored(part=1, of=2, written=2, kept=0),
     events.InventoryRebuilt(
         rows=4120,
         tables=(
@@ -361,18 +379,6 @@ MESSAGES: tuple[Struct, ...] = (
         ),
         taken=True,
     ),
-)
-
-ASSIGNMENT = assignments.VmAssignment(
-    vm=VM,
-    host=HOST,
-    generation=1,
-    spec=SPEC,
-    power="running",
-    operation=OPERATION,
-    actor=ACTOR,
-    placement=PLACEMENT,
-    traceparent=TRACEPARENT,
 )
 
 FRAME = telemetry.HostFrame(
@@ -470,6 +476,47 @@ HOST_READING = telemetry.HostReading(
     host=HOST, site=SITE, at=AT, interval_s=5.0, sample=HOST_SAMPLE, vms=1
 )
 
+HOST_LOAD = loads.HostLoad(
+    host=HOST,
+    site=SITE,
+    at=AT,
+    cpu_busy=0.25,
+    load1=1.5,
+    memory_total_bytes=68_719_476_736,
+    memory_used_bytes=17_179_869_184,
+    vms_running=1,
+    recent_cpu=(0.1, None, 0.25),
+)
+
+VM_LOAD = loads.VmLoad(
+    vm=VM,
+    name=SPEC.name,
+    host=HOST,
+    site=SITE,
+    at=AT,
+    state="running",
+    cpus=2,
+    cpu_busy=0.14,
+    memory_max_bytes=1_073_741_824,
+    memory_used_bytes=411_799_552,
+    sent_bytes_s=1250.0,
+    recent_cpu=(0.1, 0.14),
+)
+
+METRICS = metrics.Metrics(
+    vm=VM,
+    start=AT,
+    step_s=300,
+    points=3,
+    series={
+        "cpu_busy": metrics.SeriesValues(
+            unit="cpus", avg=(0.14, None, 0.2), min=(0.02, None, 0.1), max=(1.9, None, 0.3)
+        )
+    },
+)
+
+LIVE_SAMPLE = metrics.LiveSample(at=AT, values={"cpu_busy": 0.14, "memory_resident": 411799552.0})
+
 FORECAST = forecasts.Forecast(
     command="vm.create",
     kind="vm",
@@ -561,6 +608,9 @@ VALUES: tuple[Struct, ...] = (
     HOST_RESOURCE,
     VM_READING,
     HOST_READING,
+    METRICS,
+    HOST_LOAD,
+    VM_LOAD,
     FORECAST,
     REVIEW,
     CAPACITY,
@@ -578,6 +628,7 @@ ABOUT = {
     "project": PROJECT.name,
     "ledger": "events",
     "inventory": "inventory",
+    "fleet": "fleet",
 }
 
 

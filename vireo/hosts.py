@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from schemas.forecasts import Capacity, MoreHosts
+from schemas.loads import HostLoad
 from schemas.resources import Host, HostState, HostTuning, VmSpec
 from schemas.rules import Taint
 from schemas.telemetry import HostReading
 from vireo.dry_runs import Beginning
 from vireo.operations import Wait
 from vireo.pages import PageOf, walk
-from vireo.paths import checked_ref, labels_query, query_of
+from vireo.paths import checked_ref, labels_query, query_of, time_text
 from vireo.transport import Transport
 
 R = TypeVar("R")
@@ -25,22 +27,30 @@ class Hosts(Generic[R]):
         self._transport = transport
         self._beginning = beginning
 
-    async def get(self, host: str) -> Host:
-        return await self._transport.read(_path(host), Host)
+    async def get(self, host: str, *, at: datetime | None = None) -> Host:
+        """As it is, or as it was at a time (by the record's clock)."""
+        query = query_of(at=time_text(at))
+        return await self._transport.read(_path(host), Host, query=query)
 
     def list(
         self,
         *,
         state: HostState | None = None,
         labels: Mapping[str, str] | None = None,
+        at: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Host]:
-        """By name."""
-        query = query_of(state=state) + labels_query(labels)
+        """By name. With `at`, as they were then."""
+        query = query_of(state=state, at=time_text(at)) + labels_query(labels)
         return walk(self._transport, "/v1/hosts", PageOf[Host], query, limit=limit)
 
     async def telemetry(self, host: str) -> HostReading:
         return await self._transport.read(f"{_path(host)}/telemetry", HostReading)
+
+    def loads(self, *, recent: int = 0, limit: int | None = None) -> AsyncIterator[HostLoad]:
+        """How busy each is now, by name; with so many ticks of its CPU before."""
+        query = query_of(recent=recent)
+        return walk(self._transport, "/v1/telemetry/hosts", PageOf[HostLoad], query, limit=limit)
 
     async def capacity(
         self,

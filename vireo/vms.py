@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from schemas.forecasts import PlacementReview, PolicyTrial
+from schemas.loads import VmLoad
 from schemas.policies import Policy
 from schemas.requests import VmRequest
 from schemas.resources import StopMode, Vm, VmSpec, VmState
@@ -13,7 +15,7 @@ from schemas.telemetry import VmReading
 from vireo.dry_runs import Beginning
 from vireo.operations import Wait
 from vireo.pages import PageOf, walk
-from vireo.paths import checked_ref, labels_query, query_of
+from vireo.paths import checked_ref, labels_query, query_of, time_text
 from vireo.transport import Transport
 
 R = TypeVar("R")
@@ -74,8 +76,10 @@ class Vms(Generic[R]):
         path = f"/v1/policies/{checked_ref('policy', policy)}/try"
         return await self._transport.ask(path, PolicyTrial, body=body)
 
-    async def get(self, vm: str) -> Vm:
-        return await self._transport.read(_path(vm), Vm)
+    async def get(self, vm: str, *, at: datetime | None = None) -> Vm:
+        """As it is, or as it was at a time (by the record's clock)."""
+        query = query_of(at=time_text(at))
+        return await self._transport.read(_path(vm), Vm, query=query)
 
     def list(
         self,
@@ -84,19 +88,31 @@ class Vms(Generic[R]):
         state: VmState | None = None,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        at: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Vm]:
-        """Newest first; deleted ones only with `state="deleted"`."""
-        query = query_of(host=host, state=state, name=name) + labels_query(labels)
+        """Newest first; deleted ones only with `state="deleted"`. With `at`, as they were then."""
+        query = query_of(host=host, state=state, name=name, at=time_text(at))
+        query += labels_query(labels)
         return walk(self._transport, "/v1/vms", PageOf[Vm], query, limit=limit)
+
+    def loads(
+        self, *, host: str | None = None, recent: int = 0, limit: int | None = None
+    ) -> AsyncIterator[VmLoad]:
+        """How busy each is now, by id; with so many ticks of its CPU before."""
+        query = query_of(host=host, recent=recent)
+        return walk(self._transport, "/v1/telemetry/vms", PageOf[VmLoad], query, limit=limit)
 
     async def telemetry(self, vm: str) -> VmReading:
         """The newest that is known from outside and from the guest's agent."""
         return await self._transport.read(f"{_path(vm)}/telemetry", VmReading)
 
-    async def placement(self, vm: str, *, now: bool = False) -> PlacementReview:
-        """Why it is where it is, as it was decided; with `now`, also how it would be decided now."""
-        query = query_of(now="true" if now else None)
+    async def placement(
+        self, vm: str, *, now: bool = False, at: datetime | None = None
+    ) -> PlacementReview:
+        """Why it is where it is, as it was decided; with `now`, also how it would be decided now; with
+        `at`, why it was where it was."""
+        query = query_of(now="true" if now else None, at=time_text(at))
         return await self._transport.read(f"{_path(vm)}/placement", PlacementReview, query=query)
 
     async def start(self, vm: str, *, wait: Wait = False, key: str | None = None) -> R:

@@ -19,6 +19,8 @@ from schemas.causes import EffectTree
 from schemas.definitions import Definition, Project, Template
 from schemas.events import VmReassigned
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview, PolicyTrial
+from schemas.loads import HostLoad, VmLoad
+from schemas.metrics import Metrics
 from schemas.plans import Plan, PlanBalance, PlanCheck, PlanDrain
 from schemas.policies import Policy
 from schemas.problems import Problem
@@ -28,6 +30,7 @@ from schemas.resources import Host, Operation, Vm
 from schemas.seals import SignedSeal
 from schemas.telemetry import HostReading, VmReading
 from services.gateway.answers import JSON, PROBLEM_JSON, of_status
+from services.gateway.metrics_routes import sample_frame
 from services.gateway.model import (
     BatchRequest,
     CapacityRequest,
@@ -52,6 +55,9 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     Operation: samples.OPERATION_SAMPLE,
     VmReading: samples.VM_READING,
     HostReading: samples.HOST_READING,
+    Metrics: samples.METRICS,
+    HostLoad: samples.HOST_LOAD,
+    VmLoad: samples.VM_LOAD,
     PlacementReview: samples.REVIEW,
     Capacity: samples.CAPACITY,
     PolicyTrial: samples.TRIAL,
@@ -108,6 +114,10 @@ _QUERY_EXAMPLES: dict[str, Any] = {
     "type": ["vm.started"],
     "rows": "4117",
     "actor": "token/admin",
+    "at": "2024-12-07T09:30:00Z",
+    "from": "24h",
+    "step": "5m",
+    "series": ["cpu_busy"],
 }
 _PROBLEMS: dict[int, str] = {
     400: "The request is not valid; `errors` names every bad field",
@@ -124,7 +134,7 @@ _PROBLEMS: dict[int, str] = {
 
 TAGS = (
     *("vms", "hosts", "policies", "templates", "projects", "capacity", "plans"),
-    *("operations", "events", "ledger", "inventory", "health"),
+    *("operations", "events", "ledger", "inventory", "fleet", "health"),
 )
 
 
@@ -207,7 +217,7 @@ def _query_parameters(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
     for field in msgspec.structs.fields(route.query):
         name = QUERY_NAMES.get(field.name, field.name)
         schema = msgspec.json.schema(hints[field.name])
-        if name != field.name:  # a table, given as key=value, once per entry
+        if field.name == "labels":  # a table, given as key=value, once per entry
             schema = {"type": "array", "items": {"type": "string"}}
         parameter = {"name": name, "in": "query", "required": field.required, "schema": schema}
         if name in _QUERY_EXAMPLES:
@@ -224,7 +234,7 @@ def _headers(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
             "example": "create-web-1",
         }
-    if route.tag == "events":
+    if route.streams:
         yield {
             "name": "Last-Event-ID",
             "in": "header",
@@ -244,7 +254,7 @@ def _statuses(route: Route[Any, Any]) -> Iterable[int]:
         yield from (404, 413, 415)
     if route.name == "check_plan":
         yield 409
-    if route.writes or route.name in ("get_operation", "list_events"):
+    if route.writes or route.streams or route.name == "get_operation":
         yield 429
     yield 503
 
@@ -259,9 +269,12 @@ def _success(route: Route[Any, Any]) -> dict[str, Any]:
     one = {"type": "object"} if route.answer is dict else _ref(route.answer)
     example = _RESOURCE_EXAMPLES[route.answer]
     if not route.page:
-        return {"description": route.summary, "content": _content(one, example)}
+        content = _content(one, example)
+        if route.streams:
+            content["text/event-stream"] = _sample_stream()
+        return {"description": route.summary, "content": content}
     content = _content(_page(one), {"items": [_listed(example)], "next": "eyJhIjoxfQ"})
-    if route.tag == "events":
+    if route.streams:
         content["text/event-stream"] = _event_stream()
     return {
         "description": "One page; `next` is the `after` of the page that follows",
@@ -331,6 +344,13 @@ def _page(one: dict[str, Any]) -> dict[str, Any]:
 def _listed(example: Struct) -> Struct:
     """Lists leave an operation's trail out."""
     return msgspec.structs.replace(example, trail=()) if isinstance(example, Operation) else example
+
+
+def _sample_stream() -> dict[str, Any]:
+    return {
+        "schema": {"type": "string", "description": "Server-sent events, each a sample"},
+        "example": sample_frame(samples.LIVE_SAMPLE).decode(),
+    }
 
 
 def _event_stream() -> dict[str, Any]:

@@ -16,6 +16,8 @@ from schemas.telemetry import HostReading, VmReading
 from services.gateway import checks, forecasts, handlers, stream
 from services.gateway.audit_routes import AUDIT
 from services.gateway.definition_routes import DEFINITIONS
+from services.gateway.load_routes import LOADS
+from services.gateway.metrics_routes import HOST_METRICS, VM_METRICS
 from services.gateway.model import (
     BatchRequest,
     CapacityRequest,
@@ -24,6 +26,7 @@ from services.gateway.model import (
     HostChange,
     Nothing,
     OperationQuery,
+    PastQuery,
     RebootRequest,
     ReviewQuery,
     StopRequest,
@@ -94,7 +97,7 @@ VMS: tuple[Route[Any, Any], ...] = (
         summary="Show a VM",
         handler=handlers.get_vm,
         answer=Vm,
-        query=Nothing,
+        query=PastQuery,
         body=Nothing,
     ),
     Route(
@@ -107,6 +110,7 @@ VMS: tuple[Route[Any, Any], ...] = (
         query=Nothing,
         body=Nothing,
     ),
+    VM_METRICS,
     Route(
         method="GET",
         path="/v1/vms/{vm}/placement",
@@ -154,7 +158,7 @@ HOSTS: tuple[Route[Any, Any], ...] = (
         summary="Show a host",
         handler=handlers.get_host,
         answer=Host,
-        query=Nothing,
+        query=PastQuery,
         body=Nothing,
     ),
     Route(
@@ -182,6 +186,7 @@ HOSTS: tuple[Route[Any, Any], ...] = (
         query=Nothing,
         body=Nothing,
     ),
+    HOST_METRICS,
 )
 
 OPERATIONS: tuple[Route[Any, Any], ...] = (
@@ -235,6 +240,7 @@ EVENTS: tuple[Route[Any, Any], ...] = (
         query=EventQuery,
         body=Nothing,
         page=True,
+        streams=True,
     ),
 )
 
@@ -257,6 +263,7 @@ CAPACITY: tuple[Route[Any, Any], ...] = (
 ROUTES: tuple[Route[Any, Any], ...] = (
     *VMS,
     *HOSTS,
+    *LOADS,
     *DEFINITIONS,
     *CAPACITY,
     *PLANS,

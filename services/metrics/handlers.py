@@ -99,7 +99,7 @@ async def build(settings: MetricsSettings, rig: Rig) -> Service:
     newest = Newest(max_hosts=settings.max_hosts, stale_s=settings.stale_s)
     past = Past(settings, rig)
     metrics = Metrics(newest, past, rig.clock)
-    outlook = Outlook(settings, rig, newest.fleet)
+    outlook = Outlook(settings, rig, fleet=newest.fleet, rings=past.rings)
     return Service(
         description="The newest telemetry of every host and guest",
         endpoints=[
@@ -118,6 +118,7 @@ async def build(settings: MetricsSettings, rig: Rig) -> Service:
                 concurrency=settings.requests,
             ),
             *past.endpoints(),
+            *outlook.endpoints(),
         ],
         background=[
             lambda: metrics.take_frames(rig.bus, unread=settings.unread_frames),
