@@ -125,8 +125,14 @@ class RebuildInventory(Struct, frozen=True, kw_only=True):
     """Only find out whether they are the same."""
 
 
+class RebuildFleet(Struct, frozen=True, kw_only=True):
+    """Write to FLEET what the events say was in it, where it has nothing or what is older: after the
+    bucket was lost."""
+
+
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
 ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
 RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
 DefinitionCommand = ApplyDefinition | RemoveDefinition
-Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildInventory
+RebuildCommand = RebuildInventory | RebuildFleet
+Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildCommand

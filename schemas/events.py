@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from schemas.commands import GraceSeconds
 from schemas.definitions import Project, Template
-from schemas.ids import HostName, Name, VmId
+from schemas.ids import HostName, Name, OperationId, VmId
 from schemas.policies import Policy
 from schemas.problems import Problem
 from schemas.rebuilds import TableComparison
@@ -22,6 +23,7 @@ from schemas.resources import (
     OperationKind,
     Placement,
     PowerState,
+    StopMode,
     VmSpec,
 )
 from schemas.seals import SignedSeal
@@ -79,6 +81,10 @@ class VmReassigned(Struct, frozen=True, kw_only=True):
     generation: int
     power: PowerState
     ended: bool = False
+    stop_mode: StopMode = "graceful"
+    grace_s: GraceSeconds = 60
+    supersedes: OperationId | None = None
+    """The operation of the generation before, which the host may not have confirmed."""
 
 
 # virtual machines: by the host's agent
@@ -264,6 +270,16 @@ class LedgerGapSettled(Struct, frozen=True, kw_only=True):
     missing: int
 
 
+class FleetRestored(Struct, frozen=True, kw_only=True):
+    """By the scheduler: part of what belongs into FLEET was looked at; so much of it was written, and so
+    much was there."""
+
+    part: int
+    of: int
+    written: int
+    kept: int
+
+
 class InventoryRebuilt(Struct, frozen=True, kw_only=True):
     """The tables were made anew from the first `rows` events of the record."""
 
@@ -293,5 +309,6 @@ HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
 DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
 DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
-LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled | InventoryRebuilt
-Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent
+LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled
+RebuildEvent = InventoryRebuilt | FleetRestored
+Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent | RebuildEvent

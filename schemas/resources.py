@@ -295,7 +295,7 @@ class Host(Struct, frozen=True, kw_only=True):
 
 OperationPhase = Literal["accepted", "scheduled", "running", "succeeded", "failed", "cancelled"]
 
-OperationKind = Literal["vm", "host", "policy", "template", "project", "inventory"]
+OperationKind = Literal["vm", "host", "policy", "template", "project", "inventory", "fleet"]
 
 ENDED: frozenset[OperationPhase] = frozenset({"succeeded", "failed", "cancelled"})
 

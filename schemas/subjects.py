@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from schemas import actions, commands, events
+from schemas import actions, commands, events, restores
 from schemas.ids import is_name, is_uuid7
 
 KV_FLEET = "FLEET"
@@ -194,6 +194,8 @@ CATALOG: tuple[Channel, ...] = (
     _command(commands.ApplyProject, "project", "apply", "inventory"),
     _command(commands.RemoveProject, "project", "remove", "inventory"),
     _command(commands.RebuildInventory, "inventory", "rebuild", "inventory"),
+    _command(commands.RebuildFleet, "fleet", "rebuild", "inventory"),
+    _command(restores.RestoreFleet, "fleet", "restore", "scheduler"),
     _action(actions.RebootVmOnce, "vm", "reboot_once"),
     _event(events.OperationAccepted, "operation", "accepted", "gateway"),
     _event(events.OperationProgressed, "operation", "progressed", "hostagent"),
@@ -226,6 +228,7 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.LedgerGapFound, "ledger", "gap_found", "inventory"),
     _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
     _event(events.InventoryRebuilt, "inventory", "rebuilt", "inventory"),
+    _event(events.FleetRestored, "fleet", "restored", "scheduler"),
 )
 
 BY_MESSAGE: dict[type[Any], Channel] = {channel.message: channel for channel in CATALOG}

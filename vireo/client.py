@@ -18,7 +18,7 @@ from vireo.definitions import policies, projects, templates
 from vireo.dry_runs import DryRuns
 from vireo.events import Events
 from vireo.hosts import Hosts
-from vireo.inventory import Inventory
+from vireo.inventory import Fleet, Inventory
 from vireo.operations import Operations
 from vireo.plans import Plans
 from vireo.settings import ClientSettings
@@ -37,6 +37,7 @@ class DryRun:
         self.templates = templates(transport, asking)
         self.projects = projects(transport, asking)
         self.inventory = Inventory(transport, asking)
+        self.fleet = Fleet(transport, asking)
 
 
 class Client:
@@ -61,6 +62,7 @@ class Client:
         self.templates = templates(self._transport, self.operations)
         self.projects = projects(self._transport, self.operations)
         self.inventory = Inventory(self._transport, self.operations)
+        self.fleet = Fleet(self._transport, self.operations)
         self.plans = Plans(self._transport)
         self.events = Events(self._transport)
         self.audit = Audit(self._transport)

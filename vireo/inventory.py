@@ -1,4 +1,4 @@
-"""The inventory by the SDK: its tables made anew from its events."""
+"""The inventory by the SDK: its tables, and the bucket FLEET, made anew from its events."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ class Inventory(Generic[R]):
         return await self._beginning.begin(
             "POST", "/v1/inventory/rebuild", body, wait=wait, key=key
         )
+
+
+class Fleet(Generic[R]):
+    def __init__(self, transport: Transport, beginning: Beginning[R]) -> None:
+        self._transport = transport
+        self._beginning = beginning
+
+    async def rebuild(self, *, wait: Wait = False, key: str | None = None) -> R:
+        """Write to the bucket FLEET what the events say was in it, where it has nothing or what is
+        older. No guest is touched."""
+        return await self._beginning.begin("POST", "/v1/fleet/rebuild", {}, wait=wait, key=key)

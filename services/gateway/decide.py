@@ -203,6 +203,8 @@ def target_of(message: commands.Command) -> str:
             return message.name
         case commands.RebuildInventory():
             return "inventory"
+        case commands.RebuildFleet():
+            return "fleet"
         case _:
             return message.vm
 

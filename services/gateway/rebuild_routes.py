@@ -9,7 +9,7 @@ from schemas.resources import Operation
 from services.gateway.answers import Answer
 from services.gateway.asked import Asked
 from services.gateway.desk import Desk
-from services.gateway.model import RebuildRequest, WishQuery
+from services.gateway.model import Nothing, RebuildRequest, WishQuery
 from services.gateway.orders import obey
 from services.gateway.route import Route
 
@@ -23,6 +23,14 @@ async def _rebuild_inventory(desk: Desk, asked: Asked[WishQuery, RebuildRequest]
 
 async def _inventory(_command: str) -> str:
     return "inventory"
+
+
+async def _rebuild_fleet(desk: Desk, asked: Asked[WishQuery, Nothing]) -> Answer:
+    return await obey(desk, asked, _fleet, lambda _: commands.RebuildFleet())
+
+
+async def _fleet(_command: str) -> str:
+    return "fleet"
 
 
 REBUILDS: tuple[Route[Any, Any], ...] = (
@@ -39,5 +47,18 @@ REBUILDS: tuple[Route[Any, Any], ...] = (
         answer=Operation,
         query=WishQuery,
         body=RebuildRequest,
+    ),
+    Route(
+        method="POST",
+        path="/v1/fleet/rebuild",
+        name="rebuild_fleet",
+        summary="Write to the bucket FLEET what the events say was in it",
+        description=(
+            "For when it was lost. What is there and not older stays; no guest is touched by it."
+        ),
+        handler=_rebuild_fleet,
+        answer=Operation,
+        query=WishQuery,
+        body=Nothing,
     ),
 )

@@ -23,6 +23,7 @@ from services.inventory.definition_messages import said_of
 from services.inventory.definition_outbox import DefinitionOutbox
 from services.inventory.definition_reads import Answer, DefinitionReads
 from services.inventory.definition_store import DefinitionStore
+from services.inventory.fleet_rebuild import FleetRebuild
 from services.inventory.settings import InventorySettings
 
 log = structlog.get_logger()
@@ -44,12 +45,14 @@ class Definitions:
         store: DefinitionStore,
         outbox: DefinitionOutbox,
         reads: DefinitionReads,
+        fleet: FleetRebuild,
     ) -> None:
         self._rig = rig
         self._settings = settings
         self._store = store
         self._outbox = outbox
         self._reads = reads
+        self._fleet = fleet
 
     async def on_command(
         self, command: Envelope[commands.DefinitionCommand], _message: Incoming
@@ -81,6 +84,8 @@ class Definitions:
             return invalid_request(FieldError(field="/command", detail=str(error)))
         if isinstance(command.data, commands.RebuildInventory):
             return Forecast(command="inventory.rebuild", kind="inventory", target="inventory")
+        if isinstance(command.data, commands.RebuildFleet):
+            return await self._fleet.foretell()
         if not isinstance(command.data, commands.DefinitionCommand):
             detail = f"the inventory does not decide on {command.type}"
             return invalid_request(FieldError(field="/command/type", detail=detail))
@@ -146,7 +151,9 @@ class Definitions:
             )
 
 
-def definitions(settings: InventorySettings, rig: Rig, postgres: Postgres) -> Definitions:
+def definitions(
+    settings: InventorySettings, rig: Rig, postgres: Postgres, fleet: FleetRebuild
+) -> Definitions:
     sql = load_queries(Path(__file__).with_name("definitions.sql"))
     policies = shipped()
     store = DefinitionStore(postgres, sql, policies, most=settings.definitions)
@@ -160,4 +167,4 @@ def definitions(settings: InventorySettings, rig: Rig, postgres: Postgres) -> De
         retry_s=settings.config_retry_s,
     )
     reads = DefinitionReads(postgres, sql, policies, page_bytes=settings.page_bytes)
-    return Definitions(rig, settings, store=store, outbox=outbox, reads=reads)
+    return Definitions(rig, settings, store=store, outbox=outbox, reads=reads, fleet=fleet)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from chassis.bus import Incoming
 from chassis.migrations import migrate
-from chassis.postgres import Postgres, connect, load_queries
+from chassis.postgres import Postgres, connect
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
 from chassis.tracing import sends, span
 from schemas import audit, queries, subjects
@@ -23,11 +22,13 @@ from schemas.wire import Undecodable, unwrap
 from services.inventory.audits import Audits
 from services.inventory.definition_handlers import definitions
 from services.inventory.effect_reads import EffectReads
+from services.inventory.fleet_rebuild import fleet_rebuild
 from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
 from services.inventory.rebuild_handlers import rebuilds
 from services.inventory.record import record_of
 from services.inventory.settings import InventorySettings
+from services.inventory.statements import statements
 from services.inventory.store import Store
 from services.inventory.waiting import Looks, Waiting
 
@@ -73,7 +74,10 @@ class Inventory:
         raise Retry(0, reason)
 
     async def get_operation(self, query: queries.GetOperation) -> Answer:
-        """The operation as soon as it exists or has ended, or as it is when the wait is over."""
+        """The operation as soon as it exists or has ended, or as it is when the wait is over; or as it
+        was."""
+        if query.at is not None:
+            return await self._reads.past_operation(query.operation, query.at)
         until = self._clock.monotonic() + query.wait_s
         waiter = self._waiting.join(query.operation, ended=query.until == "ended")
         try:
@@ -218,7 +222,7 @@ def assemble(
     *,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Service:
-    sql = load_queries(Path(__file__).with_name("queries.sql"))
+    sql = statements()
     reads = Reads(postgres, sql, trail_limit=settings.trail_limit, page_bytes=settings.page_bytes)
     effects = EffectReads(postgres, sql, limit=settings.trail_limit)
     store = Store(postgres, sql, subjects.EVENTS)
@@ -228,7 +232,8 @@ def assemble(
         waiting=Waiting(),
         clock=rig.clock,
     )
-    defined = definitions(settings, rig, postgres)
+    fleet = fleet_rebuild(settings, rig, postgres)
+    defined = definitions(settings, rig, postgres, fleet)
     record = record_of(settings, rig, postgres, sql, store)
     return Service(
         description="Every event in Postgres, and what follows from it: VMs, hosts, operations",
@@ -244,7 +249,7 @@ def assemble(
                 max_deliver=-1,
             ),
             defined.consumer(),
-            rebuilds(settings, rig, postgres, sql).consumer(),
+            rebuilds(settings, rig, postgres, sql, fleet).consumer(),
         ],
         endpoints=[
             *endpoints(inventory, reads, effects, settings),

@@ -166,6 +166,7 @@ PHASE_SAID: dict[type[Any], OperationPhase] = {
     events.VmDeleted: "running",
     events.VmFailed: "running",
     events.HostConfigured: "running",
+    events.FleetRestored: "running",
     events.OperationSucceeded: "succeeded",
     events.OperationFailed: "failed",
 }

@@ -1,4 +1,6 @@
-"""The shell around making the inventory's tables anew: the command in, steps and the end out."""
+"""The shell around making the inventory's tables anew: the command in, steps and the end out.
+
+That of FLEET shares the consumer and stands in `fleet_rebuild`."""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from chassis.dispatch import by_type
 from chassis.postgres import Postgres, load_queries
 from chassis.service import Consumer, Retry, Rig
 from schemas import subjects
-from schemas.commands import RebuildInventory
+from schemas.commands import RebuildFleet, RebuildInventory
 from schemas.envelope import Envelope
+from services.inventory.fleet_rebuild import FleetRebuild
 from services.inventory.rebuild import Rebuild
 from services.inventory.rebuild_messages import progress, said_of, step_of
 from services.inventory.settings import InventorySettings
@@ -24,10 +27,13 @@ log = structlog.get_logger()
 class Rebuilds:
     """The handler of `inventory.rebuild`."""
 
-    def __init__(self, rig: Rig, settings: InventorySettings, rebuild: Rebuild) -> None:
+    def __init__(
+        self, rig: Rig, settings: InventorySettings, rebuild: Rebuild, fleet: FleetRebuild
+    ) -> None:
         self._rig = rig
         self._settings = settings
         self._rebuild = rebuild
+        self._fleet = fleet
 
     async def on_command(self, command: Envelope[RebuildInventory], _message: Incoming) -> None:
         """Make them, say so. What was done when the command came before is not done again."""
@@ -69,18 +75,27 @@ class Rebuilds:
         return Consumer(
             stream=subjects.COMMANDS,
             name=f"rebuild-{site}",
-            description="Commands to make the inventory's tables anew",
-            subjects=(subjects.every_command("inventory", site=site),),
-            handler=by_type({RebuildInventory: self.on_command}),
+            description="Commands to make the inventory's tables, or FLEET, anew",
+            subjects=(
+                subjects.every_command("inventory", site=site),
+                subjects.command(RebuildFleet, site=site),
+            ),
+            handler=by_type(
+                {RebuildInventory: self.on_command, RebuildFleet: self._fleet.on_command}
+            ),
             batch=1,
             ack_wait_s=self._settings.ack_wait_s,
         )
 
 
 def rebuilds(
-    settings: InventorySettings, rig: Rig, postgres: Postgres, queries: Queries
+    settings: InventorySettings,
+    rig: Rig,
+    postgres: Postgres,
+    queries: Queries,
+    fleet: FleetRebuild,
 ) -> Rebuilds:
-    return Rebuilds(rig, settings, rebuild_of(settings, postgres, queries))
+    return Rebuilds(rig, settings, rebuild_of(settings, postgres, queries), fleet)
 
 
 def rebuild_of(settings: InventorySettings, postgres: Postgres, queries: Queries) -> Rebuild:

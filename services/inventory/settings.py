@@ -48,6 +48,8 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Months whose tables are made ahead."""
     rows_checked: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
     """Rows of the record that one request checks."""
+    fleet_patience_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    """Patience for the scheduler to write anew what was lost with FLEET."""
     rebuild_batch: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
     """Events in one transaction where tables are made anew."""
     rebuild_patience_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0

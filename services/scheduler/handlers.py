@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,8 +20,10 @@ from schemas import subjects
 from schemas.commands import ConfigureHost, CreateVm, CreateVms
 from schemas.envelope import Envelope
 from schemas.events import HostRegistered, VmDeleted
+from schemas.restores import RestoreFleet
 from schemas.shipped import shipped
 from services.scheduler import asks, planning
+from services.scheduler.bucket import watch_bucket
 from services.scheduler.copies import Copies
 from services.scheduler.decide import DECISIONS, decide, overtaken
 from services.scheduler.fleet import Fleet
@@ -38,6 +41,7 @@ from services.scheduler.model import (
     Refused,
     Repeated,
 )
+from services.scheduler.restore import Restore
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.ticks import Ticks
 
@@ -199,10 +203,11 @@ async def build(settings: SchedulerSettings, rig: Rig) -> Service:
     copies = Copies(settings, rig, fleet, ledger, hearing, ticks)
     commands = Commands(settings, rig, fleet, ledger, hearing, ticks, copies)
     hosts = Hosts(rig, fleet, ledger)
+    restore = Restore(settings, rig, fleet, hearing)
     return Service(
         description="Gives every VM to a host and carries later wishes to it",
         consumers=(
-            _commands_consumer(settings, rig.site, commands, copies),
+            _commands_consumer(settings, rig.site, commands, copies, restore),
             _events_consumer(settings, rig.site, hosts),
         ),
         endpoints=(
@@ -215,16 +220,18 @@ async def build(settings: SchedulerSettings, rig: Rig) -> Service:
             hearing.follow_config,
             hearing.listen_to_telemetry,
             hearing.keep_watch,
+            partial(watch_bucket, rig, ledger.term, every_s=settings.fleet_check_s),
         ),
         ready=lambda: hearing.warm and rig.bus.connected,
     )
 
 
 def _commands_consumer(
-    settings: SchedulerSettings, site: str, commands: Commands, copies: Copies
+    settings: SchedulerSettings, site: str, commands: Commands, copies: Copies, restore: Restore
 ) -> Consumer:
     table: dict[type[Any], Handler] = dict.fromkeys(DECISIONS, commands.on_command)
     table[CreateVms] = copies.on_command
+    table[RestoreFleet] = restore.on_command
     return Consumer(
         stream=subjects.COMMANDS,
         name=f"scheduler-{site}",
@@ -232,6 +239,7 @@ def _commands_consumer(
         subjects=(
             subjects.every_command("vm", site=site),
             subjects.every_command("host", site=site),
+            subjects.command(RestoreFleet, site=site),
         ),
         handler=by_type(table),
         key=key_of_command,

@@ -133,6 +133,9 @@ def _reassigned(assignment: VmAssignment) -> VmReassigned:
         generation=assignment.generation,
         power=assignment.power,
         ended=assignment.ended,
+        stop_mode=assignment.stop_mode,
+        grace_s=assignment.grace_s,
+        supersedes=assignment.supersedes,
     )
 
 

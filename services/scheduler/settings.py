@@ -61,6 +61,9 @@ class SchedulerSettings(ChassisSettings, frozen=True, kw_only=True, forbid_unkno
         int, Meta(ge=1, le=1_000_000, description="Beyond that, hosts looked at in one go")
     ] = 8_192
     watch_tick_s: Annotated[Seconds, Meta(description="How often silence is looked for")] = 1.0
+    fleet_check_s: Annotated[
+        Seconds, Meta(description="How often to see that FLEET is still the same bucket")
+    ] = 2.0
     settle_tick_s: Annotated[
         Seconds, Meta(description="How often a held-back request is decided again")
     ] = 0.2

@@ -56,6 +56,11 @@ class Term:
         """The condition under which a placement that is decided now may be written."""
         return Expect(sequence=self._revision, over=self._subject)
 
+    @property
+    def heard_through(self) -> int:
+        """The highest revision of FLEET that was ever heard."""
+        return self._heard
+
     def heard(self, revision: int) -> None:
         """The table holds what FLEET held up to here."""
         self._heard = max(self._heard, revision)

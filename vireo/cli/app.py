@@ -13,6 +13,8 @@ from vireo.cli import (
     context,
     definition,
     event,
+    fleet,
+    guest_agent,
     host,
     init,
     inventory,
@@ -53,7 +55,9 @@ app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(audit.app, name="audit")
 app.add_typer(inventory.app, name="inventory")
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(context.app, name="context")
+app.add_typer(guest_agent.app, name="guest-agent")
 app.command(
     "init",
     epilog=examples(

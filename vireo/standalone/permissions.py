@@ -126,6 +126,7 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "vireo.svc.>",
             *(f"$KV.{subjects.KV_CONFIG}.{subjects.definition_key(kind, '*')}" for kind in KINDS),
+            "vireo.cmd.*.fleet.restore",
         ),
         (),
     ),
