@@ -12,7 +12,9 @@ import structlog
 
 from bench.report import json_line, table
 
-NAMES = ("creates", "boot", "footprint", "scheduler", "inventory")
+NAMES = ("creates", "boot", "footprint", "scheduler", "inventory", "metrics")
+PARTS = {"metrics": ("guest_agent",)}
+"""Of what has other modules than the one of its name."""
 
 
 def main() -> int:
@@ -35,12 +37,12 @@ def main() -> int:
 
 def measure(name: str, *, as_json: bool, events: int | None = None) -> None:
     print(f"bench: {name}", file=sys.stderr, flush=True)
-    benchmark = importlib.import_module(f"bench.{name}")
+    parts = [importlib.import_module(f"bench.{part}") for part in PARTS.get(name, (name,))]
     # Short: Unix sockets lie below it. QEMU and Postgres go through it as users of their own.
     with tempfile.TemporaryDirectory(prefix="vireo-bench-") as directory:
         Path(directory).chmod(0o711)
         given = {"events": events} if name == "inventory" and events is not None else {}
-        rows = list(benchmark.run(Path(directory), **given))
+        rows = [figure for part in parts for figure in part.run(Path(directory), **given)]
     if as_json:
         for figure in rows:
             print(json_line(figure), flush=True)

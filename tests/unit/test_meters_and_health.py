@@ -13,7 +13,7 @@ import pytest
 from chassis import health
 from chassis.clock import ManualClock
 from chassis.health import Doctor, Health
-from chassis.meters import Meters
+from chassis.meters import Meter, Meters
 from chassis.settings import HealthSettings
 from schemas.problems import Problem
 from schemas.queries import Empty
@@ -116,3 +116,15 @@ async def http(line: str, port: int) -> tuple[int, bytes]:
     writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body
+
+
+def test_a_services_own_counters_are_asked_for_when_they_are_read() -> None:
+    counts = {"taken": 1.0}
+    help_text = "Frames."
+    meters = Meters(
+        {"vireo_frames_total": Meter(kind="counter", help=help_text, labels=("outcome",))}
+    )
+    meters.watch_each("vireo_frames_total", lambda: counts)
+    counts["flood"] = 3.0
+    assert 'vireo_frames_total{outcome="flood"} 3\n' in meters.text()
+    assert meters.value("vireo_frames_total", outcome="taken") == 1
