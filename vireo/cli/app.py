@@ -21,6 +21,7 @@ from vireo.cli import (
     operation,
     plan,
     policy_trial,
+    top,
     up,
     vm,
 )
@@ -48,6 +49,7 @@ definition.policy.command("test", epilog=policy_trial.EXAMPLES)(policy_trial.tri
 app.add_typer(definition.policy, name="policy")
 app.add_typer(definition.template, name="template")
 app.add_typer(definition.project, name="project")
+app.command("top", epilog=top.EXAMPLES)(top.top)
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.add_typer(plan.balance, name="balance")
 app.add_typer(plan.app, name="plan")

@@ -13,7 +13,7 @@ from vireo.cli.layout import Page, Section, Table, plain_page, plain_table
 from vireo.cli.words import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -84,13 +84,17 @@ def show_page(page: Page) -> None:
     if not sys.stdout.isatty():
         sys.stdout.write(plain_page(page))
         return
-    console = _console()
-    console.print(_styled(page.title, "bold"))
+    _console().print(rich_page(page))
+
+
+def rich_page(page: Page, *, foot: str = "") -> Group:
+    """A page for a terminal; `foot` stands beneath it, if there is one."""
+    from rich.console import Group
+
+    parts: list[RichTable | Text] = [_styled(page.title, "bold")]
     for section in page.sections:
-        console.print()
-        console.print(_styled(section.title, "bold cyan"))
-        for part in _rich_parts(section):
-            console.print(part)
+        parts += (_styled(""), _styled(section.title, "bold cyan"), *_rich_parts(section))
+    return Group(*parts, *((_styled(foot, "dim"),) if foot else ()))
 
 
 def show_lines(lines: Iterable[str]) -> None:
