@@ -160,7 +160,7 @@ def _movers(fleet: Fleet, shares: Shares) -> list[_Mover]:
     for name, row in fleet.table.columns.row_of.items():
         if not shares.counts[row]:
             continue
-        here = fleet.held_by(name)
+        here = fleet.holdings.on(name)
         running = sum(one.assignment.spec.cpus for one in here if one.assignment.power == "running")
         for held in movable(here):
             if held.assignment.spec.on.host is None:

@@ -53,7 +53,7 @@ def decide_many(
     members = creates_of(command)
     found: dict[str, Decision | None] = {one.id: None for one in members if one.id in over}
     for one in members:
-        held = fleet.held(one.data.vm)
+        held = fleet.holdings.of(one.data.vm)
         if held is not None and held.revision and held.assignment.operation == one.id:
             found[one.id] = Repeated(assignment=held.assignment)
     rest = [one for one in members if one.id not in found]

@@ -54,12 +54,12 @@ def decide(command: Envelope[Any], fleet: Fleet, *, now: float) -> Decision:
 
 def _create(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Decision:
     wish = command.data
-    held = fleet.held(wish.vm)
+    held = fleet.holdings.of(wish.vm)
     if held is not None and held.assignment.operation == command.id:
         return Repeated(assignment=held.assignment)
-    if held is not None or fleet.was_forgotten(wish.vm):
+    if held is not None or fleet.holdings.was_forgotten(wish.vm):
         return Refused(problem=conflict(f"The VM id {wish.vm} was given before."))
-    namesakes = fleet.live_named(wish.spec.name)
+    namesakes = fleet.holdings.live_named(wish.spec.name)
     if namesakes:
         return Refused(
             problem=conflict(f"The name {wish.spec.name!r} is taken by VM {namesakes[0]}.")
@@ -129,7 +129,7 @@ def _refuse_place(outcome: NoHost, fleet: Fleet, spec: VmSpec) -> Refused:
 def _change(command: Envelope[VmCommand], fleet: Fleet, now: float) -> Decision:
     """Start, stop, pause, resume, reboot."""
     wish = command.data
-    held = fleet.held(wish.vm)
+    held = fleet.holdings.of(wish.vm)
     if held is None:
         return Refused(problem=not_found("vm", wish.vm))
     here = held.assignment
@@ -162,7 +162,7 @@ def _act(action: Acted, fleet: Fleet, now: float) -> Acted | Refused:
 
 def _delete(command: Envelope[DeleteVm], fleet: Fleet, now: float) -> Decision:
     wish = command.data
-    held = fleet.held(wish.vm)
+    held = fleet.holdings.of(wish.vm)
     if held is None:
         return Refused(problem=not_found("vm", wish.vm))
     if held.assignment.operation == command.id:

@@ -81,7 +81,7 @@ class Draft:
             placement = replace(here.placement, host=host, numa_node=node)
             here = replace(here, host=host, placement=placement)
         self.fleet.reserve(here)
-        now = self.fleet.held_on(here.vm, here.host)
+        now = self.fleet.holdings.at(here.vm, here.host)
         assert now is not None
         self.others.put(now, moved=moved)
         return now

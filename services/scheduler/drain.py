@@ -36,7 +36,7 @@ def drain(fleet: Fleet, host: str, *, now: float) -> Drained:
     for number in range(ROUNDS + 1):
         draft = draft_without(fleet, host, now=now)
         leaving = [
-            one for one in movable(draft.fleet.held_by(host)) if one.assignment.vm not in stay
+            one for one in movable(draft.fleet.holdings.on(host)) if one.assignment.vm not in stay
         ]
         steps, refused = _place_anew(draft, leaving)
         stay |= {one.held.assignment.vm: one for one in refused}

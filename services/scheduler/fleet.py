@@ -1,7 +1,8 @@
 """The fleet: hosts, assignments and policies by name, and the table of numbers that is decided on.
 
 Pure: no clock, no bus. `Fleet` is the one thing with an identity; what comes out of it are frozen values.
-The numbers and what follows from them are the table's (`table.py`); here it is fed.
+The numbers and what follows from them are the table's (`table.py`), which is fed here; who holds what is
+found by `holdings.py`.
 Every `apply_…` ignores a revision that is not newer than the one it holds, so own writes may be applied
 at once and arrive again with the bucket's own updates.
 """
@@ -20,6 +21,7 @@ from services.scheduler.choice import Choice, Chooser
 from services.scheduler.compiled import CompiledPolicy
 from services.scheduler.definitions import Amounts, Definitions, amounts_of
 from services.scheduler.groups import Member
+from services.scheduler.holdings import Holdings
 from services.scheduler.model import Ask, Held, HostRow, Limits
 from services.scheduler.placement import NoHost, place
 from services.scheduler.requests import (
@@ -31,11 +33,6 @@ from services.scheduler.requests import (
     keeps_away,
 )
 from services.scheduler.table import Table
-
-GONE_LIMIT = 10_000
-"""Forgotten VMs whose revision is remembered, so that a late update does not bring them back."""
-
-Key = tuple[str, str]
 
 
 class Fleet:
@@ -55,12 +52,7 @@ class Fleet:
         self._hosts: dict[str, HostRow] = {}
         self._early: dict[str, tuple[HostSample, float]] = {}
         """The newest sample, and when it came, of hosts that have a lease and no facts yet."""
-        self._held: dict[Key, Held] = {}
-        self._hosts_of: dict[str, set[str]] = {}
-        self._vms_on: dict[str, set[str]] = {}
-        self._vms_named: dict[str, set[str]] = {}
-        self._gone: dict[str, dict[str, int]] = {}
-        """VM → host → revision at which the key was purged."""
+        self.holdings = Holdings()
 
     def copy(self) -> Fleet:
         """The same, to be changed without harm: for asking what would be. What is decided on it is what
@@ -70,14 +62,7 @@ class Fleet:
         twin.table = self.table.copy()
         twin._chooser = Chooser(twin.table)
         twin._hosts, twin._early = self._hosts.copy(), self._early.copy()
-        twin._held = self._held.copy()
-        for sets, own in (
-            (twin._hosts_of, self._hosts_of),
-            (twin._vms_on, self._vms_on),
-            (twin._vms_named, self._vms_named),
-        ):
-            sets.update((key, members.copy()) for key, members in own.items())
-        twin._gone = {vm: hosts.copy() for vm, hosts in self._gone.items()}
+        twin.holdings = self.holdings.copy()
         return twin
 
     # reading
@@ -125,32 +110,6 @@ class Fleet:
         """The host for a new VM. Nothing is reserved yet."""
         return place(self._chooser, self.request(spec), policy, ask)
 
-    def held(self, vm: str) -> Held | None:
-        """The assignment of a VM: the one that has not ended, else the newest."""
-        found = [self._held[vm, host] for host in self._hosts_of.get(vm, ())]
-        return max(found, key=_standing, default=None)
-
-    def held_on(self, vm: str, host: str) -> Held | None:
-        return self._held.get((vm, host))
-
-    def held_by(self, host: str) -> list[Held]:
-        """The assignments to a host, those that have ended included, by VM."""
-        return [self._held[vm, host] for vm in sorted(self._vms_on.get(host, ()))]
-
-    def live_named(self, name: str) -> tuple[str, ...]:
-        """Ids of the VMs of this name whose end has not been decided."""
-        ids = sorted(self._vms_named.get(name, ()))
-        return tuple(vm for vm in ids if (held := self.held(vm)) and not held.assignment.ended)
-
-    def newest(self, count: int) -> list[Held]:
-        """The assignments written last, oldest of them first."""
-        written = sorted(self._held.values(), key=lambda held: held.revision)
-        return written[-count:]
-
-    def was_forgotten(self, vm: str) -> bool:
-        """Whether a VM of this id lived and was deleted, as far as is remembered."""
-        return vm in self._gone
-
     # what FLEET says
 
     def apply_facts(self, facts: HostFacts, revision: int) -> None:
@@ -189,24 +148,18 @@ class Fleet:
 
     def apply_assignment(self, assignment: VmAssignment, revision: int) -> None:
         vm, host = assignment.vm, assignment.host
-        held = self._held.get((vm, host))
+        held = self.holdings.at(vm, host)
         if held is not None and not held.revision and held.assignment == assignment:
             # Reserved before: it is counted already.
-            self._held[vm, host] = replace(held, revision=revision)
-        elif self.is_news(vm=vm, host=host, revision=revision):
+            self.holdings.put(replace(held, revision=revision))
+        elif self.holdings.is_news(vm=vm, host=host, revision=revision):
             self._hold(assignment, revision)
-
-    def is_news(self, *, vm: str, host: str, revision: int) -> bool:
-        """Whether what FLEET said of an assignment at this revision is still to be learned."""
-        return revision > max(self._revision((vm, host)), self._gone.get(vm, {}).get(host, 0))
 
     def forget_assignment(self, *, vm: str, host: str, revision: int) -> None:
         """The key was purged at `revision`."""
-        if revision > self._revision((vm, host)):
-            self._drop((vm, host))
-            self._gone.setdefault(vm, {})[host] = revision
-            while len(self._gone) > GONE_LIMIT:
-                self._gone.pop(next(iter(self._gone)))
+        if revision > self.holdings.revision(vm, host):
+            self._drop(vm, host)
+            self.holdings.remember_gone(vm=vm, host=host, revision=revision)
 
     # decisions in flight
 
@@ -216,9 +169,9 @@ class Fleet:
 
     def release(self, *, vm: str, host: str) -> None:
         """Take a reservation back, unless it was written in the meantime."""
-        held = self._held.get((vm, host))
+        held = self.holdings.at(vm, host)
         if held is not None and held.revision == 0:
-            self._drop((vm, host))
+            self._drop(vm, host)
 
     # what if: for copies
 
@@ -228,18 +181,18 @@ class Fleet:
 
     def lift(self, vm: str, host: str) -> None:
         """As if this host did not hold the VM."""
-        self._drop((vm, host))
+        self._drop(vm, host)
 
     def take_away_vm(self, vm: str) -> None:
         """As if there were no such VM."""
-        for host in sorted(self._hosts_of.get(vm, ())):
-            self._drop((vm, host))
+        for host in self.holdings.hosts_of(vm):
+            self._drop(vm, host)
 
     def take_away_hosts(self, hosts: Set[str]) -> list[Held]:
         """As if there were no such hosts. Answers the assignments that go with them, by host and VM."""
-        gone = [held for host in sorted(hosts) for held in self.held_by(host)]
+        gone = [held for host in sorted(hosts) for held in self.holdings.on(host)]
         for held in gone:
-            self._drop((held.assignment.vm, held.assignment.host))
+            self._drop(held.assignment.vm, held.assignment.host)
         registered = {host for host in hosts if self.host(host) is not None}
         for host in hosts:
             self._hosts.pop(host, None)
@@ -282,37 +235,25 @@ class Fleet:
     def _put(self, row: HostRow) -> None:
         self._hosts[row.name] = row
 
-    def _revision(self, key: Key) -> int:
-        held = self._held.get(key)
-        return held.revision if held else 0
-
     def _hold(self, assignment: VmAssignment, revision: int) -> None:
         vm, host = assignment.vm, assignment.host
-        self._drop((vm, host))
+        self._drop(vm, host)
         row = self._row(host)
         self._put(row)
         held = Held(assignment=assignment, revision=revision, demand=self._demand(assignment, row))
-        self._held[vm, host] = held
+        self.holdings.put(held)
         self._charge(held, 1)
-        self._hosts_of.setdefault(vm, set()).add(host)
-        self._vms_on.setdefault(host, set()).add(vm)
-        self._vms_named.setdefault(assignment.spec.name, set()).add(vm)
         if row.facts is not None:
             self._count(held)
 
-    def _drop(self, key: Key) -> None:
-        held = self._held.pop(key, None)
+    def _drop(self, vm: str, host: str) -> None:
+        held = self.holdings.take_out(vm, host)
         if held is None:
             return
-        vm, host = key
         self._charge(held, -1)
         if self._row(host).facts is not None:
             self.table.give_back(host, held.demand)
-            self.table.leave(key)
-        _discard(self._hosts_of, vm, host)
-        _discard(self._vms_on, host, vm)
-        if vm not in self._hosts_of:
-            _discard(self._vms_named, held.assignment.spec.name, vm)
+            self.table.leave((vm, host))
 
     # the table
 
@@ -324,10 +265,8 @@ class Fleet:
         if early := self._early.pop(row.name, None):
             sample, at = early
             self.table.sampled(row.name, sample, at=at)
-        for vm in sorted(self._vms_on.get(row.name, ())):
-            held = self._held[vm, row.name]
-            held = self._recharge(held, self._demand(held.assignment, row))
-            self._count(held)
+        for held in self.holdings.on(row.name):
+            self._count(self._recharge(held, self._demand(held.assignment, row)))
 
     def _show(self, row: HostRow) -> None:
         if row.facts is not None:
@@ -349,7 +288,7 @@ class Fleet:
         new = replace(held, demand=demand)
         self._charge(held, -1)
         self._charge(new, 1)
-        self._held[held.assignment.vm, held.assignment.host] = new
+        self.holdings.put(new)
         return new
 
     def _demand(self, assignment: VmAssignment, row: HostRow) -> Demand:
@@ -362,20 +301,8 @@ class Fleet:
     def _weigh_again(self, host: str) -> None:
         """A disk as large as its image takes what the image takes: new images, new sums."""
         row = self._row(host)
-        for vm in self._vms_on.get(host, ()):
-            held = self._held[vm, host]
+        for held in self.holdings.on(host):
             demand = self._demand(held.assignment, row)
             self.table.give_back(host, held.demand)
             self.table.take(host, demand)
             self._recharge(held, demand)
-
-
-def _standing(held: Held) -> tuple[bool, int]:
-    return not held.assignment.ended, held.assignment.generation
-
-
-def _discard(sets: dict[str, set[str]], key: str, member: str) -> None:
-    members = sets.get(key, set())
-    members.discard(member)
-    if not members:
-        sets.pop(key, None)

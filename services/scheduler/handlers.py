@@ -118,7 +118,9 @@ class Commands:
     def _held(self, command: Envelope[Any]) -> Held | None:
         """The assignment that a command is about."""
         return (
-            None if isinstance(command.data, ConfigureHost) else self._fleet.held(command.data.vm)
+            None
+            if isinstance(command.data, ConfigureHost)
+            else self._fleet.holdings.of(command.data.vm)
         )
 
     def _shape(self, command: Envelope[Any]) -> Hashable:

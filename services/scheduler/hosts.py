@@ -42,7 +42,7 @@ class Hosts:
         gone = event.data
         _check_source(message, gone.host)
         await self._ledger.refresh(subjects.vm_key(vm=gone.vm, host=gone.host))
-        held = self._fleet.held_on(gone.vm, gone.host)
+        held = self._fleet.holdings.at(gone.vm, gone.host)
         if held is None:
             return
         if held.assignment.ended and held.assignment.generation == gone.generation:

@@ -206,7 +206,7 @@ class Ledger:
     async def tell_what_was_left(self) -> None:
         """At the start, and of a term: the last one may have died between a write and its event. It can
         only have been among the newest assignments."""
-        for held in self._fleet.newest(self._resay_limit):
+        for held in self._fleet.holdings.newest(self._resay_limit):
             if not await self._was_told(held.assignment):
                 log.info("assignment_told_late", vm=held.assignment.vm)
                 await self.tell(held.assignment)
@@ -233,7 +233,7 @@ def learn(fleet: Fleet, known: Entry) -> None:
             fleet.forget_assignment(vm=id, host=host, revision=known.revision)
         elif kind == "vm" and known.value is not None:
             # Most are echoes of what was written here.
-            if fleet.is_news(vm=id, host=host, revision=known.revision):
+            if fleet.holdings.is_news(vm=id, host=host, revision=known.revision):
                 fleet.apply_assignment(_assignment.decode(known.value), known.revision)
         elif (kind, id) == ("host", "facts") and known.value is not None:
             fleet.apply_facts(_facts.decode(known.value), known.revision)

@@ -52,7 +52,7 @@ class Others:
         self._held: dict[Concern, _Holders] = {}
         self._counted: dict[Hashable, Bools] = {}
         for host in fleet.hosts():
-            for held in fleet.held_by(host.name):
+            for held in fleet.holdings.on(host.name):
                 self.put(held)
 
     def put(self, held: Held, *, moved: bool = False) -> None:

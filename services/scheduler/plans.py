@@ -168,7 +168,7 @@ def _of_host(fleet: Fleet, host: str) -> HostReliance:
         host=host,
         facts_revision=row.facts_revision if row else 0,
         config_revision=row.config_revision if row else 0,
-        vms=fingerprint(held.assignment.vm for held in fleet.held_by(host)),
+        vms=fingerprint(held.assignment.vm for held in fleet.holdings.on(host)),
     )
 
 
@@ -206,7 +206,7 @@ def _changed_vms(plan: Plan, fleet: Fleet) -> Iterable[tuple[str, str]]:
         if move.vm in seen:
             yield f"vm {move.name}", "the plan moves it twice"
         seen.add(move.vm)
-        held = fleet.held_on(move.vm, move.from_host)
+        held = fleet.holdings.at(move.vm, move.from_host)
         if held is None or held.assignment.ended:
             yield f"vm {move.name}", f"it is not on {move.from_host} any more"
         elif held.revision != move.revision:
@@ -240,7 +240,7 @@ def _broken_rules(plan: Plan, fleet: Fleet, now: float) -> Iterable[tuple[str, s
         draft = draft_without(fleet, plan.host, now=now)
     else:
         draft = Draft(fleet, now=now)
-    found = [fleet.held_on(move.vm, move.from_host) for move in plan.moves]
+    found = [fleet.holdings.at(move.vm, move.from_host) for move in plan.moves]
     moving = [held for held in found if held is not None]
     for held in moving if together else ():
         draft.lift(held)

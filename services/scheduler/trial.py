@@ -71,7 +71,7 @@ def told(decision: Decision, command: Envelope[Any], fleet: Fleet, *, now: float
             changes = differences(None, new, OF_NEW_VMS)
             return replace(about, host=new.host, changes=changes, placement=new.placement)
         case Changed(assignment=new):
-            held = fleet.held(new.vm)
+            held = fleet.holdings.of(new.vm)
             old = held.assignment if held is not None else None
             return replace(about, host=new.host, changes=differences(old, new, OF_ASSIGNMENTS))
         case Configured(config=config):

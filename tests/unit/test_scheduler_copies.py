@@ -61,7 +61,7 @@ def test_a_host_that_is_taken_away_takes_its_vms_along() -> None:
     twin = fleet.copy()
     assert [held.assignment.vm for held in twin.take_away_hosts({"h1"})] == [id_of(1)]
     assert [row.name for row in twin.hosts()] == ["h2"]
-    assert (twin.held(id_of(1)), twin.live_named("vm1")) == (None, ())
+    assert (twin.holdings.of(id_of(1)), twin.holdings.live_named("vm1")) == (None, ())
     outcome = place(twin, spec())
     assert isinstance(outcome, Placement)
     assert (outcome.host, outcome.considered) == ("h2", 1)

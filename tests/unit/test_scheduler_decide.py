@@ -208,7 +208,7 @@ def test_a_command_that_was_carried_out_is_repeated() -> None:
 
 def test_an_earlier_command_that_comes_again_is_void_once_a_later_one_was_decided() -> None:
     fleet, _ = fleet_with_vm(operation=id_of(5), generation=2, power="stopped")
-    held = fleet.held(VM)
+    held = fleet.holdings.of(VM)
     assert overtaken(command(StartVm(vm=VM), 4), held) == Refused(
         problem=conflict(
             f"Superseded by generation 2 (power stopped, operation {id_of(5)}) "

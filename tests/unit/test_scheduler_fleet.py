@@ -41,7 +41,7 @@ def test_an_older_revision_does_not_undo_a_newer_one() -> None:
     fleet, newer = new_fleet(), replace(assignment(), generation=2, power="stopped")
     fleet.apply_assignment(newer, 6)
     fleet.apply_assignment(assignment(), 5)
-    held = fleet.held(VM)
+    held = fleet.holdings.of(VM)
     assert held is not None
     assert (held.assignment, held.revision) == (newer, 6)
 
@@ -51,8 +51,8 @@ def test_what_was_forgotten_is_not_brought_back_by_a_late_update() -> None:
     fleet.apply_assignment(assignment(), 5)
     fleet.forget_assignment(vm=VM, host="h1", revision=6)
     fleet.apply_assignment(assignment(), 5)
-    assert fleet.held(VM) is None
-    assert fleet.was_forgotten(VM)
+    assert fleet.holdings.of(VM) is None
+    assert fleet.holdings.was_forgotten(VM)
     assert reserved(fleet) == Demand()
 
 
@@ -60,10 +60,10 @@ def test_a_reservation_counts_until_it_is_released() -> None:
     fleet = new_fleet()
     fleet.reserve(assignment())
     assert reserved(fleet) == ONE
-    assert fleet.live_named("web") == (VM,)
+    assert fleet.holdings.live_named("web") == (VM,)
     fleet.release(vm=VM, host="h1")
     assert reserved(fleet) == Demand()
-    assert fleet.live_named("web") == ()
+    assert fleet.holdings.live_named("web") == ()
 
 
 def test_a_reservation_that_was_written_stays_when_it_is_released() -> None:
@@ -89,7 +89,7 @@ def test_a_moving_vm_is_the_one_that_has_not_ended_and_counts_on_both_hosts() ->
     arriving = replace(assignment(), host="h2", generation=2)
     fleet.apply_assignment(leaving, 5)
     fleet.apply_assignment(arriving, 6)
-    held = fleet.held(VM)
+    held = fleet.holdings.of(VM)
     assert held is not None
     assert held.assignment == arriving
     assert [fleet.reserved(host.name) for host in fleet.hosts()] == [ONE, ONE]
@@ -130,4 +130,4 @@ def test_the_newest_assignments_come_oldest_first() -> None:
     fleet = new_fleet()
     for number in (3, 1, 2):
         fleet.apply_assignment(replace(assignment(), vm=id_of(number)), number)
-    assert [held.revision for held in fleet.newest(2)] == [2, 3]
+    assert [held.revision for held in fleet.holdings.newest(2)] == [2, 3]

@@ -189,7 +189,8 @@ def test_the_test_drivers_own_domains_count_nothing() -> None:
 
 def test_an_image_must_lie_on_the_test_drivers_hosts_too() -> None:
     refusal = why_not(fleet_of(facts("h1", domain_type="test", images=())), spec())
-    assert refusal is not None and refusal.rule == "image"
+    assert refusal is not None
+    assert refusal.rule == "image"
 
 
 def test_a_measured_full_file_system_excludes_where_a_reserve_is_set() -> None:

@@ -149,7 +149,7 @@ def test_draining_moves_all_that_can_go_and_breaks_no_rule(site: Any) -> None:
     hosts, guests, configs = site
     fleet = peopled(hosts, guests, *configs)
     plan = plan_drain(fleet, "h1", FRAME)
-    leaving = {held.assignment.vm for held in fleet.held_by("h1") if not held.assignment.ended}
+    leaving = {held.assignment.vm for held in fleet.holdings.on("h1") if not held.assignment.ended}
     told = [*(move.vm for move in plan.moves), *(one.vm for one in plan.stays)]
     assert sorted(told) == sorted(leaving)
     double = Double(hosts, guests, *configs)

@@ -48,7 +48,7 @@ def test_a_new_vm_is_told_with_its_place_and_why() -> None:
         Change(field="power", after="running"),
     )
     assert said.placement == place(fleet, spec("web"))
-    assert (fleet.reserved("h2").cpus, fleet.live_named("web")) == (0, ())
+    assert (fleet.reserved("h2").cpus, fleet.holdings.live_named("web")) == (0, ())
 
 
 def test_where_no_host_fits_the_rules_are_told_as_values_too() -> None:

@@ -111,7 +111,7 @@ def run(site: Fleet, wish: VmSpec) -> str:
     """Place a VM and leave it there."""
     outcome = place(site, wish)
     assert not isinstance(outcome, NoHost)
-    number = len(site.newest(99)) + 1
+    number = len(site.holdings.newest(99)) + 1
     site.apply_assignment(
         VmAssignment(
             vm=id_of(number),
