@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vireo.cli import completion, options, session
+from vireo.cli import completion, options, session, vm_options
 from vireo.cli.options import examples, parsed
 from vireo.cli.printing import Output, show_data, show_page
 from vireo.cli.rules import RuleOptions
@@ -31,42 +31,17 @@ EXAMPLES = examples(
 
 def capacity(
     context: typer.Context,
-    template: Annotated[
-        str | None, typer.Option(help="Of VMs from this template.", metavar="NAME")
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "-f", "--file", help="A spec in YAML or JSON; - is standard input.", metavar="FILE"
-        ),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="The base image of the root disk.", metavar="NAME")
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1, metavar="N")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
-    ] = None,
-    disk: Annotated[
-        list[str] | None,
-        typer.Option(help="Size of the root disk; then NAME=SIZE for each more.", metavar="SIZE"),
-    ] = None,
+    template: vm_options.Template = None,
+    file: vm_options.File = None,
+    image: vm_options.Image = None,
+    cpus: vm_options.Cpus = None,
+    memory: vm_options.Memory = None,
+    disk: vm_options.Disks = None,
     label: options.Labels = None,
-    on_label: Annotated[
-        list[str] | None,
-        typer.Option(help="Only on hosts with this label; may be repeated.", metavar="K=V"),
-    ] = None,
-    anti_affinity: Annotated[
-        list[str] | None,
-        typer.Option(help="Away from VMs of this label.", metavar="K=V[@LABEL]"),
-    ] = None,
-    spread: Annotated[
-        list[str] | None,
-        typer.Option(help="Spread evenly over a label of hosts.", metavar="[K=V@]LABEL"),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="Placed by this policy.", metavar="NAME")
-    ] = None,
+    on_label: vm_options.OnLabels = None,
+    anti_affinity: vm_options.AntiAffinity = None,
+    spread: vm_options.Spread = None,
+    policy: vm_options.Policy = None,
     by: Annotated[
         str | None, typer.Option(help="Count by this label of hosts, too.", metavar="LABEL")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.policies import Policy
-from vireo.cli import completion, options, session
+from vireo.cli import completion, options, session, vm_options
 from vireo.cli.definition import read_file
 from vireo.cli.exits import code_of_failure
 from vireo.cli.options import examples
@@ -40,46 +40,16 @@ def trial(
             metavar="FILE|NAME",
         ),
     ],
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="A VM from this template.",
-            autocompletion=completion.definitions("templates"),
-            metavar="NAME",
-        ),
-    ] = None,
-    project: Annotated[
-        str | None,
-        typer.Option(
-            help="A VM of this project.",
-            autocompletion=completion.definitions("projects"),
-            metavar="NAME",
-        ),
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("-f", "--file", help="A VM's spec in YAML or JSON.", metavar="FILE"),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="The base image of the root disk.", metavar="NAME")
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1, metavar="N")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
-    ] = None,
-    disk: Annotated[
-        list[str] | None,
-        typer.Option(help="Size of the root disk; then NAME=SIZE for each more.", metavar="SIZE"),
-    ] = None,
+    template: vm_options.Template = None,
+    project: vm_options.Project = None,
+    file: vm_options.File = None,
+    image: vm_options.Image = None,
+    cpus: vm_options.Cpus = None,
+    memory: vm_options.Memory = None,
+    disk: vm_options.Disks = None,
     label: options.Labels = None,
-    on_label: Annotated[
-        list[str] | None,
-        typer.Option(help="Only on hosts with this label; may be repeated.", metavar="K=V"),
-    ] = None,
-    anti_affinity: Annotated[
-        list[str] | None,
-        typer.Option(help="Away from VMs of this label.", metavar="K=V[@LABEL]"),
-    ] = None,
+    on_label: vm_options.OnLabels = None,
+    anti_affinity: vm_options.AntiAffinity = None,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Show where a policy would place a VM on the fleet as it is, beside the policy that counts for such

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.commands import MOST_COPIES
-from vireo.cli import acting, completion, options, session
+from vireo.cli import acting, completion, options, session, vm_options
 from vireo.cli.options import examples
 from vireo.cli.rules import RuleOptions
 from vireo.cli.spec import SpecOptions, missing, spec_of
@@ -40,50 +40,14 @@ EXAMPLES = examples(
 def create(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="The VM's name.", metavar="NAME")] = None,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "-f", "--file", help="A spec in YAML or JSON; - is standard input.", metavar="FILE"
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="The template that gives what isn't said here.",
-            autocompletion=completion.definitions("templates"),
-            metavar="NAME",
-        ),
-    ] = None,
-    project: Annotated[
-        str | None,
-        typer.Option(
-            help="The project that the VM belongs to.",
-            autocompletion=completion.definitions("projects"),
-            metavar="NAME",
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="The policy to be placed by; else the template's, the project's, the site's.",
-            autocompletion=completion.definitions("policies"),
-            metavar="NAME",
-        ),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(help="The base image of the root disk.", metavar="NAME")
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="Virtual CPUs.", min=1, metavar="N")] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Memory: 512MiB, 2GiB.", metavar="SIZE")
-    ] = None,
-    disk: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Size of the root disk; then NAME=SIZE for each more. @POOL is where it lies.",
-            metavar="SIZE[@POOL]",
-        ),
-    ] = None,
+    file: vm_options.File = None,
+    template: vm_options.Template = None,
+    project: vm_options.Project = None,
+    policy: vm_options.Policy = None,
+    image: vm_options.Image = None,
+    cpus: vm_options.Cpus = None,
+    memory: vm_options.Memory = None,
+    disk: vm_options.Disks = None,
     network: Annotated[
         list[str] | None,
         typer.Option(help="A card in this network; may be repeated.", metavar="NAME"),
@@ -93,10 +57,7 @@ def create(
         str | None,
         typer.Option(help="On this host only.", autocompletion=completion.hosts, metavar="HOST"),
     ] = None,
-    on_label: Annotated[
-        list[str] | None,
-        typer.Option(help="Only on hosts with this label; may be repeated.", metavar="K=V"),
-    ] = None,
+    on_label: vm_options.OnLabels = None,
     not_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,17 +77,8 @@ def create(
             metavar="K=V[@LABEL]",
         ),
     ] = None,
-    anti_affinity: Annotated[
-        list[str] | None,
-        typer.Option(help="Away from VMs of this label, likewise.", metavar="K=V[@LABEL]"),
-    ] = None,
-    spread: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Spread evenly over a label of hosts: all VMs, or those of a label.",
-            metavar="[K=V@]LABEL",
-        ),
-    ] = None,
+    anti_affinity: vm_options.AntiAffinity = None,
+    spread: vm_options.Spread = None,
     tolerate: Annotated[
         list[str] | None,
         typer.Option(help="Put up with this taint; * is any.", metavar="K[=V]"),
