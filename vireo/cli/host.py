@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.resources import HostState, HostTuning
-from vireo.cli import acting, options, plan, session
+from vireo.cli import acting, metrics, options, plan, session
 from vireo.cli.host_change import HostChanges, changed_tuning, removals, taints
 from vireo.cli.options import examples, parsed
 from vireo.cli.printing import Output, show_data, show_page, show_table
@@ -27,6 +27,7 @@ Overcommit = Annotated[
 
 app = typer.Typer(help="Hosts.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(plan.drain, name="drain")
+app.command("metrics", epilog=metrics.HOST_EXAMPLES)(metrics.host)
 
 
 @app.command(

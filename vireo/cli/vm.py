@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.resources import VmState
-from vireo.cli import acting, options, session, vm_create
+from vireo.cli import acting, metrics, options, session, vm_create
 from vireo.cli.options import examples, parsed
 from vireo.cli.printing import Output, show_data, show_page, show_table
 from vireo.cli.quantities import labels, seconds
@@ -25,6 +25,7 @@ app = typer.Typer(help="Virtual machines.", no_args_is_help=True, rich_markup_mo
 
 
 app.command("create", epilog=vm_create.EXAMPLES)(vm_create.create)
+app.command("metrics", epilog=metrics.VM_EXAMPLES)(metrics.vm)
 
 
 @app.command(
