@@ -29,6 +29,9 @@ OPTIONAL = (
     "virtio_balloon",
     "virtio-rng",
     "qemu_fw_cfg",
+    # the guest agent's way to its host, and a guest's way to itself
+    "vmw_vsock_virtio_transport",
+    "vsock_loopback",
     # the panic device on the ISA bus, found by ACPI, and the one on PCI
     "pvpanic-mmio",
     "pvpanic-pci",
