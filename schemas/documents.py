@@ -17,6 +17,7 @@ import yaml
 from schemas import (
     assignments,
     causes,
+    changes,
     definitions,
     forecasts,
     metrics,
@@ -65,6 +66,8 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     queries.ListEvents,
     queries.ShowEffects,
     causes.EffectTree,
+    changes.ListChanges,
+    changes.Changed,
     queries.GetDefinition,
     queries.ListDefinitions,
     queries.ListVersions,

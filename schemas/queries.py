@@ -18,6 +18,9 @@ from schemas.resources import OperationPhase, VmSpec, VmState
 
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
 Cursor = Annotated[str, Meta(max_length=200)]
+Moment = Annotated[
+    datetime, Meta(description="As it was then, by the time of storing in the record")
+]
 WaitSeconds = Annotated[float, Meta(ge=0, le=300)]
 
 
@@ -25,6 +28,7 @@ class GetVm(Struct, frozen=True, kw_only=True):
     """Inventory `vm.get`: a `Vm`. `vm` is an id or a name."""
 
     vm: Annotated[str, Meta(min_length=1, max_length=63)]
+    at: Moment | None = None
 
 
 class ListVms(Struct, frozen=True, kw_only=True):
@@ -36,12 +40,14 @@ class ListVms(Struct, frozen=True, kw_only=True):
     state: VmState | None = None
     name: str | None = None
     labels: Labels = {}
+    at: Moment | None = None
 
 
 class GetHost(Struct, frozen=True, kw_only=True):
     """Inventory `host.get`: a `Host`. Metrics `host`: a `HostReading`."""
 
     host: HostName
+    at: Moment | None = None
 
 
 class ListHosts(Struct, frozen=True, kw_only=True):
@@ -51,6 +57,7 @@ class ListHosts(Struct, frozen=True, kw_only=True):
     after: Cursor | None = None
     state: Literal["online", "silent"] | None = None
     labels: Labels = {}
+    at: Moment | None = None
 
 
 class GetOperation(Struct, frozen=True, kw_only=True):
@@ -62,6 +69,7 @@ class GetOperation(Struct, frozen=True, kw_only=True):
     operation: OperationId
     wait_s: WaitSeconds = 0
     until: Literal["exists", "ended"] = "exists"
+    at: Moment | None = None
 
 
 class ShowEffects(Struct, frozen=True, kw_only=True):
@@ -78,6 +86,7 @@ class ListOperations(Struct, frozen=True, kw_only=True):
     target: str | None = None
     phase: OperationPhase | None = None
     actor: str | None = None
+    at: Moment | None = None
 
 
 EventName = Annotated[

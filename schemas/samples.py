@@ -29,6 +29,7 @@ from schemas import (
     telemetry,
 )
 from schemas.causes import Effect, EffectTree
+from schemas.changes import Changed, ChangedBy, FieldChange
 from schemas.definitions import Definition, DefinitionKind, Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
@@ -279,6 +280,14 @@ EFFECTS = EffectTree(
     operations=1,
     events=1,
     whole=True,
+)
+CHANGED = Changed(
+    kind="vm",
+    id=VM,
+    name="web-1",
+    change="changed",
+    fields=(FieldChange(field="state", before="running", after="stopped"),),
+    by=(ChangedBy(operation=OPERATION, command="vm.stop", actor=ACTOR, at=AT),),
 )
 LEDGER_STATE = audit.LedgerState(
     stream="EVENTS",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from schemas.audit import MOST_PROVEN, LedgerCheck, LedgerGap, LedgerProof, LedgerState
+from schemas.changes import Changed
 from schemas.ledger import day_of
 from schemas.proofs import FORMAT, Group, ProvenEvent, Title
 from schemas.seals import SignedSeal
@@ -32,6 +33,13 @@ class Audit:
     def seals(self, *, limit: int | None = None) -> AsyncIterator[SignedSeal]:
         """The signed days, oldest first."""
         return walk(self._transport, "/v1/ledger/seals", PageOf[SignedSeal], [], limit=limit)
+
+    def changes(
+        self, *, since: datetime, until: datetime | None = None, limit: int | None = None
+    ) -> AsyncIterator[Changed]:
+        """What is not as it was at `since`, now or at `until`, and whose operations had to do with it."""
+        query = query_of(since=time_text(since), until=time_text(until))
+        return walk(self._transport, "/v1/diff", PageOf[Changed], query, limit=limit)
 
     async def check(
         self, *, since: datetime | None = None, until: datetime | None = None

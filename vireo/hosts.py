@@ -10,9 +10,11 @@ import msgspec
 
 from schemas.forecasts import Capacity, MoreHosts
 from schemas.loads import HostLoad
+from schemas.metrics import LiveSample, Metrics
 from schemas.resources import Host, HostState, HostTuning, VmSpec
 from schemas.rules import Taint
 from schemas.telemetry import HostReading
+from vireo import metrics
 from vireo.dry_runs import Beginning
 from vireo.operations import Wait
 from vireo.pages import PageOf, walk
@@ -43,6 +45,25 @@ class Hosts(Generic[R]):
         """By name. With `at`, as they were then."""
         query = query_of(state=state, at=time_text(at)) + labels_query(labels)
         return walk(self._transport, "/v1/hosts", PageOf[Host], query, limit=limit)
+
+    async def metrics(
+        self,
+        host: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        step_s: float | None = None,
+        series: Sequence[str] = (),
+    ) -> Metrics:
+        """How it was over some time, the last hour by default; the step is chosen unless it is given."""
+        path = f"{_path(host)}/metrics"
+        return await metrics.history(
+            self._transport, path, since=since, until=until, step_s=step_s, series=series
+        )
+
+    def watch(self, host: str, *, series: Sequence[str] = ()) -> AsyncIterator[LiveSample]:
+        """Each sample as it is told, without end."""
+        return metrics.watch(self._transport, f"{_path(host)}/metrics", series=series)
 
     async def telemetry(self, host: str) -> HostReading:
         return await self._transport.read(f"{_path(host)}/telemetry", HostReading)

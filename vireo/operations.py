@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Set
+from datetime import datetime
 from typing import Any, TypeVar
 
 from schemas.causes import EffectTree
@@ -16,7 +17,7 @@ from schemas.resources import (
 )
 from vireo.errors import NotFound, OperationFailed, TimedOut, Unavailable
 from vireo.pages import PageOf, walk
-from vireo.paths import checked_ref
+from vireo.paths import checked_ref, query_of, time_text
 from vireo.transport import Query, Transport
 
 T = TypeVar("T")
@@ -109,10 +110,14 @@ class Operations:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def get(self, operation: str, *, wait_s: float = 0) -> Operation:
-        """The operation with its trail; waits up to `wait_s` seconds at the server for its end."""
+    async def get(
+        self, operation: str, *, wait_s: float = 0, at: datetime | None = None
+    ) -> Operation:
+        """The operation with its trail; waits up to `wait_s` seconds at the server for its end. With
+        `at`, as it was then."""
         path = f"/v1/operations/{checked_ref('operation', operation)}"
-        return await self._transport.read(path, Operation, query=_waiting(wait_s), wait_s=wait_s)
+        query = [*_waiting(wait_s), *query_of(at=time_text(at))]
+        return await self._transport.read(path, Operation, query=query, wait_s=wait_s)
 
     def list(
         self,
@@ -120,11 +125,11 @@ class Operations:
         target: str | None = None,
         phase: OperationPhase | None = None,
         actor: str | None = None,
+        at: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Operation]:
-        """Operations without their trails, newest first."""
-        given = {"target": target, "phase": phase, "actor": actor}
-        query: Query = [(name, value) for name, value in given.items() if value is not None]
+        """Operations without their trails, newest first. With `at`, as they were then."""
+        query = query_of(target=target, phase=phase, actor=actor, at=time_text(at))
         return walk(self._transport, "/v1/operations", PageOf[Operation], query, limit=limit)
 
     async def effects(self, operation: str) -> EffectTree:

@@ -8,10 +8,12 @@ from typing import Any, Generic, TypeVar
 
 from schemas.forecasts import PlacementReview, PolicyTrial
 from schemas.loads import VmLoad
+from schemas.metrics import LiveSample, Metrics
 from schemas.policies import Policy
 from schemas.requests import VmRequest
 from schemas.resources import StopMode, Vm, VmSpec, VmState
 from schemas.telemetry import VmReading
+from vireo import metrics
 from vireo.dry_runs import Beginning
 from vireo.operations import Wait
 from vireo.pages import PageOf, walk
@@ -102,6 +104,25 @@ class Vms(Generic[R]):
         """How busy each is now, by id; with so many ticks of its CPU before."""
         query = query_of(host=host, recent=recent)
         return walk(self._transport, "/v1/telemetry/vms", PageOf[VmLoad], query, limit=limit)
+
+    async def metrics(
+        self,
+        vm: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        step_s: float | None = None,
+        series: Sequence[str] = (),
+    ) -> Metrics:
+        """How it was over some time, the last hour by default; the step is chosen unless it is given."""
+        path = f"{_path(vm)}/metrics"
+        return await metrics.history(
+            self._transport, path, since=since, until=until, step_s=step_s, series=series
+        )
+
+    def watch(self, vm: str, *, series: Sequence[str] = ()) -> AsyncIterator[LiveSample]:
+        """Each sample as it is told, without end."""
+        return metrics.watch(self._transport, f"{_path(vm)}/metrics", series=series)
 
     async def telemetry(self, vm: str) -> VmReading:
         """The newest that is known from outside and from the guest's agent."""

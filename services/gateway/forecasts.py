@@ -49,7 +49,7 @@ async def dry_run(
 
 async def review_placement(desk: Desk, asked: Asked[ReviewQuery, Nothing]) -> Answer:
     """Why a VM is where it is, and how it would be decided now."""
-    query = GetVm(vm=name_in_path("VM", asked.path["vm"]))
+    query = GetVm(vm=name_in_path("VM", asked.path["vm"]), at=asked.query.at)
     vm = _vm.decode(await desk.ask("inventory", "vm.get", query))
     review = PlacementReview(vm=vm.id, name=vm.spec.name, host=vm.host, placement=vm.placement)
     if asked.query.now:

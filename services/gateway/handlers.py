@@ -11,12 +11,14 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas import commands
+from schemas.changes import ListChanges
 from schemas.copies import members_of
 from schemas.ids import is_uuid7
 from schemas.problems import FieldError, invalid_request, not_found
 from schemas.queries import (
     Empty,
     GetHost,
+    GetOperation,
     GetVm,
     GetVmReading,
     ListEvents,
@@ -41,6 +43,7 @@ from services.gateway.model import (
     Identity,
     Nothing,
     OperationQuery,
+    PastQuery,
     RebootRequest,
     StopRequest,
     WishQuery,
@@ -156,8 +159,8 @@ async def list_vms(desk: Desk, asked: Asked[ListVms, Nothing]) -> Answer:
     return Answer(body=await desk.ask("inventory", "vm.list", asked.query))
 
 
-async def get_vm(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
-    query = GetVm(vm=name_in_path("VM", asked.path["vm"]))
+async def get_vm(desk: Desk, asked: Asked[PastQuery, Nothing]) -> Answer:
+    query = GetVm(vm=name_in_path("VM", asked.path["vm"]), at=asked.query.at)
     return Answer(body=await desk.ask("inventory", "vm.get", query))
 
 
@@ -171,8 +174,8 @@ async def list_hosts(desk: Desk, asked: Asked[ListHosts, Nothing]) -> Answer:
     return Answer(body=await desk.ask("inventory", "host.list", asked.query))
 
 
-async def get_host(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
-    query = GetHost(host=name_in_path("host", asked.path["host"]))
+async def get_host(desk: Desk, asked: Asked[PastQuery, Nothing]) -> Answer:
+    query = GetHost(host=name_in_path("host", asked.path["host"]), at=asked.query.at)
     return Answer(body=await desk.ask("inventory", "host.get", query))
 
 
@@ -190,6 +193,9 @@ async def get_operation(desk: Desk, asked: Asked[OperationQuery, Nothing]) -> An
     operation = asked.path["operation"]
     if not is_uuid7(operation):
         raise refuse(not_found("operation", operation))
+    if asked.query.at is not None:
+        past = GetOperation(operation=operation, at=asked.query.at)
+        return Answer(body=await desk.ask("inventory", "operation.get", past))
     settings = desk.settings
     query = decide.operation_query(
         operation,
@@ -204,6 +210,11 @@ async def get_operation(desk: Desk, asked: Asked[OperationQuery, Nothing]) -> An
     asked.extend(query.wait_s)
     with desk.waits.one(desk.crowded("Too many requests wait for operations.")):
         return Answer(body=await waiting.until_ended(desk, query))
+
+
+async def list_changes(desk: Desk, asked: Asked[ListChanges, Nothing]) -> Answer:
+    require_page(desk, asked.query.limit)
+    return Answer(body=await desk.ask("inventory", "change.list", asked.query))
 
 
 async def get_effects(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:

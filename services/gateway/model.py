@@ -17,7 +17,7 @@ from schemas.forecasts import MOST_HOSTS, MoreHosts
 from schemas.ids import HostName, LabelKey, Labels, MessageId, Name, OperationId, SiteName, VmId
 from schemas.policies import Policy
 from schemas.problems import Problem
-from schemas.queries import Cursor, EventName, PageSize
+from schemas.queries import Cursor, EventName, Moment, PageSize
 from schemas.requests import VmRequest
 from schemas.resources import HostTuning, Operation, StopMode
 from schemas.rules import Taint
@@ -132,11 +132,20 @@ class RebuildRequest(Struct, frozen=True, kw_only=True):
     """Change nothing: only find out whether the tables are what follows from the events."""
 
 
+class PastQuery(Struct, frozen=True, kw_only=True):
+    """Query of one thing."""
+
+    at: Moment | None = None
+    """As it was then."""
+
+
 class ReviewQuery(Struct, frozen=True, kw_only=True):
     """Query of `/v1/vms/{vm}/placement`."""
 
     now: bool = False
     """Also, how it would be decided now, the VM itself not counted."""
+    at: Moment | None = None
+    """The VM as it was then."""
 
 
 class TrialRequest(Struct, frozen=True, kw_only=True):
@@ -169,6 +178,8 @@ class OperationQuery(Struct, frozen=True, kw_only=True):
 
     wait: WaitFor | None = None
     """Wait so long for its end: `30s`, `500ms`, `2m`."""
+    at: Moment | None = None
+    """As it was then."""
 
 
 class EventQuery(Struct, frozen=True, kw_only=True):

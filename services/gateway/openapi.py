@@ -16,6 +16,7 @@ from msgspec import Struct
 from schemas import samples
 from schemas.audit import LedgerCheck, LedgerGap, LedgerProof, LedgerState
 from schemas.causes import EffectTree
+from schemas.changes import Changed
 from schemas.definitions import Definition, Project, Template
 from schemas.events import VmReassigned
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview, PolicyTrial
@@ -73,6 +74,7 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     ProvenEvent: samples.PROVEN_EVENT,
     SignedSeal: samples.SEAL,
     EffectTree: samples.EFFECTS,
+    Changed: samples.CHANGED,
     dict: _EVENT,
 }
 _BODY_EXAMPLES: dict[type[Any], Any] = {
@@ -115,6 +117,7 @@ _QUERY_EXAMPLES: dict[str, Any] = {
     "rows": "4117",
     "actor": "token/admin",
     "at": "2024-12-07T09:30:00Z",
+    "since": "2024-12-07T09:30:00Z",
     "from": "24h",
     "step": "5m",
     "series": ["cpu_busy"],
@@ -134,7 +137,7 @@ _PROBLEMS: dict[int, str] = {
 
 TAGS = (
     *("vms", "hosts", "policies", "templates", "projects", "capacity", "plans"),
-    *("operations", "events", "ledger", "inventory", "fleet", "health"),
+    *("operations", "events", "diff", "ledger", "inventory", "fleet", "health"),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.causes import EffectTree
+from schemas.changes import Changed, ListChanges
 from schemas.forecasts import Capacity, PlacementReview
 from schemas.queries import ListHosts, ListOperations, ListVms
 from schemas.requests import VmRequest
@@ -244,6 +245,21 @@ EVENTS: tuple[Route[Any, Any], ...] = (
     ),
 )
 
+DIFF: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="GET",
+        path="/v1/diff",
+        name="list_changes",
+        summary="List what changed between two times, and whose operations had to do with it",
+        description="VMs, hosts and definitions. Without `until`: what is other than it was.",
+        handler=handlers.list_changes,
+        answer=Changed,
+        query=ListChanges,
+        body=Nothing,
+        page=True,
+    ),
+)
+
 CAPACITY: tuple[Route[Any, Any], ...] = (
     Route(
         method="POST",
@@ -269,6 +285,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     *PLANS,
     *OPERATIONS,
     *EVENTS,
+    *DIFF,
     *AUDIT,
     *REBUILDS,
 )

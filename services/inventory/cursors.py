@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -24,16 +25,25 @@ def cursor(list_name: str, key: str | int) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def key_in(text: str, list_name: str, kind: type[K]) -> K | Problem:
+def key_in(
+    text: str, list_name: str, kind: type[K], *, plausible: Callable[[K], bool] | None = None
+) -> K | Problem:
     """The key in a cursor of a list, or what is wrong."""
+    fits = plausible or _plausible
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         said, key = msgspec.json.decode(raw, type=tuple[str, kind])  # type: ignore[valid-type]
     except (binascii.Error, ValueError):
         return _bad("is not a cursor of this list")
-    if said != list_name or not _plausible(key):
+    if said != list_name or not fits(key):
         return _bad("is not a cursor of this list")
     return key
+
+
+def is_kind_and_id(key: str) -> bool:
+    """`vm/<id>`, `host/<name>`"""
+    kind, _, id = key.partition("/")
+    return is_name(kind) and _plausible(id)
 
 
 def _plausible(key: str | int) -> bool:

@@ -17,10 +17,13 @@ from chassis.postgres import Postgres, connect
 from chassis.service import BatchConsumer, Clock, Endpoint, Reject, Retry, Rig, Service
 from chassis.tracing import sends, span
 from schemas import audit, queries, subjects
+from schemas.changes import ListChanges
 from schemas.problems import not_found
 from schemas.wire import Undecodable, unwrap
 from services.inventory.audits import Audits
+from services.inventory.change_reads import ChangeReads
 from services.inventory.definition_handlers import definitions
+from services.inventory.earlier import Earlier
 from services.inventory.effect_reads import EffectReads
 from services.inventory.fleet_rebuild import fleet_rebuild
 from services.inventory.model import Arrival
@@ -143,7 +146,11 @@ def _read(messages: Sequence[Incoming]) -> tuple[list[Arrival], list[str]]:
 
 
 def endpoints(
-    inventory: Inventory, reads: Reads, effects: EffectReads, settings: InventorySettings
+    inventory: Inventory,
+    reads: Reads,
+    effects: EffectReads,
+    changes: ChangeReads,
+    settings: InventorySettings,
 ) -> list[Endpoint]:
     """The inventory's endpoints; their requests stand in `schemas.queries`.
 
@@ -156,6 +163,7 @@ def endpoints(
         ("host.list", "Hosts by name", queries.ListHosts, reads.hosts),
         ("operation.list", "Operations, newest first", queries.ListOperations, reads.operations),
         ("operation.effects", "What an operation caused", queries.ShowEffects, effects.tree),
+        ("change.list", "What changed between two times", ListChanges, changes.changes),
         ("event.list", "Stored events, in the order of storing", queries.ListEvents, reads.events),
     )
     return [
@@ -225,6 +233,7 @@ def assemble(
     sql = statements()
     reads = Reads(postgres, sql, trail_limit=settings.trail_limit, page_bytes=settings.page_bytes)
     effects = EffectReads(postgres, sql, limit=settings.trail_limit)
+    changes = ChangeReads(postgres, sql, page_bytes=settings.page_bytes)
     store = Store(postgres, sql, subjects.EVENTS)
     inventory = Inventory(
         store=store,
@@ -232,6 +241,7 @@ def assemble(
         waiting=Waiting(),
         clock=rig.clock,
     )
+    earlier = Earlier(postgres, sql, stream=subjects.EVENTS, page_bytes=settings.page_bytes)
     fleet = fleet_rebuild(settings, rig, postgres)
     defined = definitions(settings, rig, postgres, fleet)
     record = record_of(settings, rig, postgres, sql, store)
@@ -252,8 +262,9 @@ def assemble(
             rebuilds(settings, rig, postgres, sql, fleet).consumer(),
         ],
         endpoints=[
-            *endpoints(inventory, reads, effects, settings),
+            *endpoints(inventory, reads, effects, changes, settings),
             *audit_endpoints(record.audits, settings),
+            earlier.endpoint(concurrency=settings.queries),
             *defined.endpoints(),
         ],
         background=[

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 from chassis.postgres import Postgres
 from schemas.ids import Labels, is_uuid7
-from schemas.problems import Problem, not_found
+from schemas.problems import FieldError, Problem, invalid_request, not_found
 from schemas.queries import (
     GetHost,
     GetVm,
@@ -50,7 +50,10 @@ class Reads:
 
     async def vm(self, query: GetVm) -> Answer:
         name = "vm_by_id" if is_uuid7(query.vm) else "vm_by_name"
-        record = await self._one(name, query.vm)
+        at = await self._moment(query.at)
+        if isinstance(at, Problem):
+            return at
+        record = await self._one(name, query.vm, at=at)
         if record is None:
             return not_found("VM", query.vm)
         return answers.encode(answers.vm(record))
@@ -59,39 +62,58 @@ class Reads:
         after = key_in(query.after, VMS, str) if query.after else None
         if isinstance(after, Problem):
             return after
+        at = await self._moment(query.at)
+        if isinstance(at, Problem):
+            return at
         records = await self._list(
             "list_vms",
             *(after, query.host, query.name, _labels(query.labels), query.state),
             query.limit + 1,
+            at=at,
         )
         items = [answers.vm(each) for each in records]
         return self._page(items, [each["id"] for each in records], query.limit, VMS)
 
     async def host(self, query: GetHost) -> Answer:
-        record = await self._one("host_by_name", query.host)
+        at = await self._moment(query.at)
+        if isinstance(at, Problem):
+            return at
+        record = await self._one("host_by_name", query.host, at=at)
         if record is None:
             return not_found("host", query.host)
-        reserved = await self._reserved([record])
+        reserved = await self._reserved([record], at)
         return answers.encode(answers.host(record, reserved.get(query.host)))
 
     async def hosts(self, query: ListHosts) -> Answer:
         after = key_in(query.after, HOSTS, str) if query.after else None
         if isinstance(after, Problem):
             return after
+        at = await self._moment(query.at)
+        if isinstance(at, Problem):
+            return at
         records = await self._list(
             "list_hosts",
             *(after, query.state, _labels(query.labels), query.limit + 1),
+            at=at,
         )
-        reserved = await self._reserved(records)
+        reserved = await self._reserved(records, at)
         items = [answers.host(each, reserved.get(each["name"])) for each in records]
         return self._page(items, [each["name"] for each in records], query.limit, HOSTS)
 
-    async def trails(self, ids: Sequence[str]) -> dict[str, bytes]:
+    async def past_operation(self, operation: str, moment: datetime) -> Answer:
+        """As it was, with its trail until then."""
+        at = await self._moment(moment)
+        if isinstance(at, Problem):
+            return at
+        found = await self.trails([operation], at=at)
+        return found.get(operation) or not_found("operation", operation)
+
+    async def trails(self, ids: Sequence[str], *, at: datetime | None = None) -> dict[str, bytes]:
         """Those of the operations that exist, with their trails."""
         found: dict[str, bytes] = {}
         for start in range(0, len(ids), TRAILS_AT_ONCE):
             some = ids[start : start + TRAILS_AT_ONCE]
-            for record in await self._all("operations_by_id", some, self._trail_limit):
+            for record in await self._all("operations_by_id", some, self._trail_limit, at=at):
                 fields = dict(record)
                 steps = trail([unwrap(envelope) for envelope in fields.pop("events")])
                 found[record["id"]] = answers.encode(answers.operation(fields, steps))
@@ -101,9 +123,13 @@ class Reads:
         after = key_in(query.after, OPERATIONS, str) if query.after else None
         if isinstance(after, Problem):
             return after
+        at = await self._moment(query.at)
+        if isinstance(at, Problem):
+            return at
         records = await self._list(
             "list_operations",
             *(after, query.target, query.phase, query.actor, query.limit + 1),
+            at=at,
         )
         items = [answers.operation(each) for each in records]
         return self._page(items, [each["id"] for each in records], query.limit, OPERATIONS)
@@ -133,27 +159,55 @@ class Reads:
             items, keys, limit=limit, budget_bytes=self._page_bytes, list_name=list_name
         )
 
-    async def _one(self, query: str, *values: Any) -> Record | None:
+    async def _moment(self, at: datetime | None) -> datetime | Problem | None:
+        """The time that is asked for, where there is anything to be said of it."""
+        if at is None:
+            return None
+        wanted = in_utc(at)
         async with self._postgres.connection() as connection:
-            record: Record | None = await connection.fetchrow(self._queries[query], *values)
+            span = await connection.fetchrow(self._queries["history_span"])
+        if wanted < span["begins"]:
+            return _not_then(f"the history begins at {span['begins'].isoformat()}")
+        if wanted > span["now"]:
+            return _not_then("is yet to come")
+        return wanted
+
+    def _asked(
+        self, query: str, values: Sequence[Any], at: datetime | None
+    ) -> tuple[str, Sequence[Any]]:
+        """A statement with its values: about now, or about then."""
+        if at is None:
+            return self._queries[query], values
+        return self._queries[f"past_{query}"], (*values, at)
+
+    async def _one(self, query: str, *values: Any, at: datetime | None = None) -> Record | None:
+        statement, given = self._asked(query, values, at)
+        async with self._postgres.connection() as connection:
+            record: Record | None = await connection.fetchrow(statement, *given)
             return record
 
-    async def _all(self, query: str, *values: Any) -> list[Record]:
+    async def _all(self, query: str, *values: Any, at: datetime | None = None) -> list[Record]:
+        statement, given = self._asked(query, values, at)
         async with self._postgres.connection() as connection:
-            records: list[Record] = await connection.fetch(self._queries[query], *values)
+            records: list[Record] = await connection.fetch(statement, *given)
             return records
 
-    async def _list(self, query: str, *values: Any) -> list[Record]:
+    async def _list(self, query: str, *values: Any, at: datetime | None = None) -> list[Record]:
         """As `_all`, planned for the filters that are really given."""
+        statement, given = self._asked(query, values, at)
         async with self._postgres.transaction(readonly=True) as connection:
             await connection.execute(self._queries["plan_for_values"])
-            records: list[Record] = await connection.fetch(self._queries[query], *values)
+            records: list[Record] = await connection.fetch(statement, *given)
             return records
 
-    async def _reserved(self, hosts: Sequence[Record]) -> dict[str, Record]:
+    async def _reserved(self, hosts: Sequence[Record], at: datetime | None) -> dict[str, Record]:
         names = [host["name"] for host in hosts]
-        records = await self._all("reserved", names)
+        records = await self._all("reserved", names, at=at)
         return {record["host"]: record for record in records}
+
+
+def _not_then(detail: str) -> Problem:
+    return invalid_request(FieldError(field="query/at", detail=detail))
 
 
 def _labels(labels: Labels) -> str | None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from msgspec import structs
 from msgspec.structs import replace
 
 from chassis.postgres import Connection, Postgres
@@ -17,6 +18,7 @@ from schemas.resources import OperationPhase
 from services.inventory.coverage import Gap, GapState, Placed, placed, without
 from services.inventory.decide import fact, project_all
 from services.inventory.entries import EVENT_COLUMNS, KEY_COLUMNS, Entry, entries
+from services.inventory.history import Turns, turns
 from services.inventory.model import Arrival, Head, position_of
 from services.inventory.row_store import RowStore
 
@@ -76,11 +78,19 @@ class _Batch:
             await adding
         await self._account(head, batch)
         await self._rows.save(after)
+        number = head.number + len(rows)
+        await self._remember(turns(before, after), now, number)
         await self._connection.execute(
             self._queries["advance_ledger"],
-            *(self._stream, batch.epoch, head.number + len(rows), batch.position, hash, now),
+            *(self._stream, batch.epoch, number, batch.position, hash, now),
         )
         return {id: row.phase for id, row in after.operations.items() if row.command}
+
+    async def _remember(self, turned: Turns, since: datetime, number: int) -> None:
+        """How the rows are from now on, beside how they were."""
+        changes = structs.astuple(turned)
+        if any(changes):
+            await self._connection.execute(self._queries["remember"], since, number, *changes)
 
     async def settle(self, gap: Gap, unreadable: Sequence[int]) -> int:
         await self._head()

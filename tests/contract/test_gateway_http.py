@@ -335,8 +335,16 @@ async def test_events_are_listed_for_those_who_accept_json(gateway: GatewayUnder
     answer = await gateway.http.get("/v1/events?vm=web-1&limit=3", headers=headers)
     assert answer.status_code == 200
     assert gateway.inventory.asked[-1] == queries.ListEvents(limit=3, vm=samples.VM)
-    refused = await gateway.http.get("/v1/events?type=vm.started", headers=headers)
-    assert fields(refused) == ["query/type"]
+    refused = await gateway.http.get("/v1/events?site=main", headers=headers)
+    assert fields(refused) == ["query/site"]
+    sought = "?actor=token/anna&type=vm.*&until=2026-03-01T12:00:00Z&newest=true"
+    await gateway.http.get(f"/v1/events{sought}", headers=headers)
+    assert gateway.inventory.asked[-1] == queries.ListEvents(
+        actor="token/anna",
+        types=("vm.*",),
+        until=datetime(2026, 3, 1, 12, tzinfo=UTC),
+        newest=True,
+    )
 
 
 async def test_waiting_for_an_operation_ends_when_it_ends(gateway: GatewayUnderTest) -> None:

@@ -12,6 +12,7 @@ from vireo.cli import (
     completion,
     context,
     definition,
+    diff,
     event,
     fleet,
     guest_agent,
@@ -56,6 +57,7 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(audit.app, name="audit")
+app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(context.app, name="context")

@@ -1,10 +1,13 @@
-"""How the record looks when it is searched: a table of events, what an operation caused as a tree. Pure."""
+"""How the record looks when it is searched: events, effects as a tree, differences. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from schemas.causes import Effect, EffectTree
+from schemas.changes import Changed
 from schemas.envelope import Header
 from vireo.cli import words
 from vireo.cli.layout import Table
@@ -34,6 +37,41 @@ def _row(header: Header) -> tuple[str, ...]:
 
 def _wide(header: Header) -> tuple[str, ...]:
     return (header.operation or words.NOTHING, header.id)
+
+
+def diff_table(changes: Sequence[Changed], *, wide: bool) -> Table:
+    """A line for each field that is another, and one for what came or went."""
+    columns: tuple[str, ...] = ("kind", "name", "change", "before", "after", "command", "actor")
+    if wide:
+        columns += ("operation", "at")
+    rows = [row for each in changes for row in _diff_rows(each, wide=wide)]
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def _diff_rows(changed: Changed, *, wide: bool) -> Iterator[tuple[str, ...]]:
+    said = [(each.field, _value(each.before), _value(each.after)) for each in changed.fields]
+    if changed.change != "changed":
+        said = [(changed.change, words.NOTHING, words.NOTHING)]
+    commands = words.listed(tuple(each.command for each in changed.by))
+    actors = words.listed(tuple(dict.fromkeys(each.actor for each in changed.by)))
+    by: tuple[str, ...] = (commands, actors)
+    if wide:
+        by += (
+            words.listed(tuple(each.operation for each in changed.by)),
+            words.listed(tuple(words.when(each.at) for each in changed.by)),
+        )
+    for change in said:
+        yield (changed.kind, changed.name, *change, *by)
+
+
+def _value(value: object) -> str:
+    if value is None or value == "":
+        return words.NOTHING
+    return value if isinstance(value, str) else words.shortened(_json(value), 60)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def tree_lines(tree: EffectTree, *, wide: bool) -> Iterator[str]:

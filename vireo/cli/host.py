@@ -37,38 +37,52 @@ def list_(
     context: typer.Context,
     state: Annotated[HostState | None, typer.Option(help="Only those in this state.")] = None,
     label: options.Labels = None,
+    at: options.At = None,
     limit: options.Limit = None,
     output: options.Output = Output.TABLE,
 ) -> None:
     """List hosts by name."""
     wanted = parsed("--label", labels, label or ())
+    then = options.moment_of("--at", at)
 
     async def body(client: Client) -> None:
         from vireo.cli.host_view import host_table
 
-        found = [host async for host in client.hosts.list(state=state, labels=wanted, limit=limit)]
+        listing = client.hosts.list(state=state, labels=wanted, at=then, limit=limit)
+        found = [host async for host in listing]
         if output.is_data:
             show_data(found, output)
             return
-        table = host_table(found, wide=output is Output.WIDE, now=datetime.now(UTC))
+        now = then or datetime.now(UTC)
+        table = host_table(found, wide=output is Output.WIDE, now=now)
         show_table(table, empty="no hosts yet; each registers when its agent starts")
 
     session.run(context, body)
 
 
-@app.command(epilog=examples("vireo host show h1", "vireo host show h1 -o json"))
-def show(context: typer.Context, host: options.Host, output: options.Output = Output.TABLE) -> None:
+@app.command(
+    epilog=examples(
+        "vireo host show h1", "vireo host show h1 -o json", "vireo host show h1 --at 2026-03-01"
+    )
+)
+def show(
+    context: typer.Context,
+    host: options.Host,
+    at: options.At = None,
+    output: options.Output = Output.TABLE,
+) -> None:
     """Show all about one host: capacity and what is reserved, topology, versions, telemetry."""
+    then = options.moment_of("--at", at)
 
     async def body(client: Client) -> None:
         from vireo.cli.host_view import host_page
 
-        found = await client.hosts.get(host)
+        found = await client.hosts.get(host, at=then)
         if output.is_data:
             show_data(found, output)
             return
-        reading = await session.if_known(client.hosts.telemetry(host))
-        show_page(host_page(found, reading=reading, now=datetime.now(UTC)))
+        reading = await session.if_known(None if then else client.hosts.telemetry(host))
+        show_page(host_page(found, reading=reading, now=then or datetime.now(UTC)))
 
     session.run(context, body)
 

@@ -35,20 +35,25 @@ def list_(
     actor: Annotated[
         str | None, typer.Option(help="Only those asked for by this one.", metavar="ACTOR")
     ] = None,
+    at: options.At = None,
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many.", metavar="N")] = MOST,
     output: options.Output = Output.TABLE,
 ) -> None:
     """List operations, newest first."""
+    then = options.moment_of("--at", at)
 
     async def body(client: Client) -> None:
         from vireo.cli.operation_view import operation_table
 
-        listing = client.operations.list(target=target, phase=phase, actor=actor, limit=limit)
+        listing = client.operations.list(
+            target=target, phase=phase, actor=actor, at=then, limit=limit
+        )
         found = [operation async for operation in listing]
         if output.is_data:
             show_data(found, output)
             return
-        table = operation_table(found, wide=output is Output.WIDE, now=datetime.now(UTC))
+        now = then or datetime.now(UTC)
+        table = operation_table(found, wide=output is Output.WIDE, now=now)
         show_table(table, empty="no operations")
 
     session.run(context, body)
@@ -69,21 +74,27 @@ def show(
         ),
     ],
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end first.")] = False,
+    at: options.At = None,
     timeout: options.Timeout = options.WAIT,
     quiet: options.Quiet = False,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Show an operation's trail, each step with its time, and why the host was chosen."""
+    then = options.moment_of("--at", at)
+    if then is not None and wait:
+        session.refuse("what has been does not change: give --at or --wait")
     how = acting.waiting(wait=wait, timeout=timeout, quiet=quiet, output=output)
 
     async def body(client: Client) -> None:
         from vireo.cli.operation_view import operation_page
 
-        pending = await client.operations.pending(operation)
-        found = await acting.finish(pending, how) if wait else pending.latest
+        if wait:
+            found = await acting.finish(await client.operations.pending(operation), how)
+        else:
+            found = await client.operations.get(operation, at=then)
         if output.is_data:
             show_data(found, output)
         else:
-            show_page(operation_page(found, now=datetime.now(UTC)))
+            show_page(operation_page(found, now=then or datetime.now(UTC)))
 
     session.run(context, body)

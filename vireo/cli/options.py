@@ -85,6 +85,12 @@ Labels = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Show at most so many.", min=1, metavar="N")
 ]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at", help="As it was then: 2026-03-01T12:30 (UTC), or 2h ago as 2h.", metavar="TIME"
+    ),
+]
 Forced = Annotated[bool, typer.Option("--force", help="Pull the plug instead of asking the guest.")]
 Grace = Annotated[
     str,

@@ -34,6 +34,7 @@ app.command("metrics", epilog=metrics.VM_EXAMPLES)(metrics.vm)
         "vireo vm list",
         "vireo vm list --host h1 --state running -o wide",
         "vireo vm list --label app=shop -o json",
+        "vireo vm list --at 2026-03-01T12:30",
     ),
 )
 def list_(
@@ -44,55 +45,73 @@ def list_(
         str | None, typer.Option(help="Only the one of this name.", metavar="NAME")
     ] = None,
     label: options.Labels = None,
+    at: options.At = None,
     limit: options.Limit = None,
     output: options.Output = Output.TABLE,
 ) -> None:
     """List VMs, newest first. Deleted ones are shown only with --state deleted."""
     wanted = parsed("--label", labels, label or ())
+    then = options.moment_of("--at", at)
 
     async def body(client: Client) -> None:
         from vireo.cli.vm_view import vm_table
 
-        listing = client.vms.list(host=host, state=state, name=name, labels=wanted, limit=limit)
+        listing = client.vms.list(
+            host=host, state=state, name=name, labels=wanted, at=then, limit=limit
+        )
         found = [vm async for vm in listing]
         if output.is_data:
             show_data(found, output)
             return
-        table = vm_table(found, wide=output is Output.WIDE, now=datetime.now(UTC))
+        table = vm_table(found, wide=output is Output.WIDE, now=then or datetime.now(UTC))
         show_table(table, empty="no VMs; 'vireo vm create --help' shows how to make one")
 
     session.run(context, body)
 
 
-@app.command(epilog=examples("vireo vm show web1", "vireo vm show web1 -o yaml"))
-def show(context: typer.Context, vm: options.Vm, output: options.Output = Output.TABLE) -> None:
+@app.command(
+    epilog=examples(
+        "vireo vm show web1", "vireo vm show web1 -o yaml", "vireo vm show web1 --at 2h"
+    )
+)
+def show(
+    context: typer.Context,
+    vm: options.Vm,
+    at: options.At = None,
+    output: options.Output = Output.TABLE,
+) -> None:
     """Show all about one VM: state, spec, its guest, why it is where it is, its last operation."""
+    then = options.moment_of("--at", at)
 
     async def body(client: Client) -> None:
-        found = await client.vms.get(vm)
+        found = await client.vms.get(vm, at=then)
         if output.is_data:
             show_data(found, output)
         else:
-            await _show_page(client, found)
+            await _show_page(client, found, then)
 
     session.run(context, body)
 
 
-@app.command(epilog=examples("vireo vm why web1", "vireo vm why web1 --now"))
+@app.command(
+    epilog=examples("vireo vm why web1", "vireo vm why web1 --now", "vireo vm why web1 --at 3d")
+)
 def why(
     context: typer.Context,
     vm: options.Vm,
     now: Annotated[
         bool, typer.Option("--now", help="Also, how it would be decided now; nothing is done.")
     ] = False,
+    at: options.At = None,
     output: options.Output = Output.TABLE,
 ) -> None:
     """Show why a VM is where it is: the best hosts by score, and why not on the others."""
+    then = options.moment_of("--at", at)
 
     async def body(client: Client) -> None:
         from vireo.cli.forecast_view import review_page
 
-        review = await client.vms.placement(vm, now=now)
+        review = await client.vms.placement(vm, now=now, at=then)
         if output.is_data:
             show_data(review, output)
         else:
@@ -203,13 +222,15 @@ def _mode(force: bool) -> StopMode:
     return "forced" if force else "graceful"
 
 
-async def _show_page(client: Client, vm: Vm) -> None:
+async def _show_page(client: Client, vm: Vm, then: datetime | None) -> None:
+    """The VM with what belongs to it; measurements only as of now, no past ones are kept with it."""
     import asyncio
 
     from vireo.cli.vm_view import vm_page
 
     reading, operation = await asyncio.gather(
-        session.if_known(client.vms.telemetry(vm.id)),
-        session.if_known(client.operations.get(vm.operation) if vm.operation else None),
+        session.if_known(None if then else client.vms.telemetry(vm.id)),
+        session.if_known(client.operations.get(vm.operation, at=then) if vm.operation else None),
     )
-    show_page(vm_page(vm, reading=reading, operation=operation, now=datetime.now(UTC)))
+    now = then or datetime.now(UTC)
+    show_page(vm_page(vm, reading=reading, operation=operation, now=now))
