@@ -19,11 +19,9 @@ from schemas.wire import Undecodable, unwrap
 from services.scheduler.capacity import capacity
 from services.scheduler.decide import DECISIONS, decide
 from services.scheduler.fleet import Fleet
-from services.scheduler.hearing import Hearing
+from services.scheduler.hearing import NOT_YET, Hearing
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.trial import may_change, placed_by, supposed, told, told_many
-
-NOT_YET = "the scheduler has not heard the fleet yet"
 
 
 class Asks:

@@ -30,6 +30,7 @@ from services.scheduler.silence import newly_silent, returned
 
 LEASES = stream_of(subjects.KV_LEASES)
 NEWEST = Start(at="last_per_subject")
+NOT_YET = "the scheduler has not heard the fleet yet"
 
 log = structlog.get_logger()
 

@@ -15,13 +15,11 @@ from schemas import subjects
 from schemas.plans import Band, Plan, PlanBalance, PlanCheck, PlanDrain
 from schemas.problems import FieldError, Problem, conflict, invalid_request, not_found
 from services.scheduler.fleet import Fleet
-from services.scheduler.hearing import Hearing
+from services.scheduler.hearing import NOT_YET, Hearing
 from services.scheduler.plans import Frame, changes, plan_balance, plan_drain, refused
 from services.scheduler.settings import SchedulerSettings
 
 T = TypeVar("T")
-
-NOT_YET = "the scheduler has not heard the fleet yet"
 
 
 class Planning:
