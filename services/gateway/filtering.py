@@ -75,6 +75,23 @@ def frame(message: Incoming, wanted: EventFilter) -> bytes | None:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (message.sequence, name_of(header).encode(), data)
 
 
+def frame_of_any(message: Incoming, wanted: EventFilter) -> bytes | None:
+    """The same of an event that no subject has chosen."""
+    try:
+        header = read_header(message.data)
+    except Undecodable:
+        return None
+    return frame(message, wanted) if _is_followed(header, wanted) else None
+
+
+def _is_followed(header: Header, wanted: EventFilter) -> bool:
+    """Whether it would come by one of the `patterns`."""
+    kind, _, event = header.type.removeprefix("vireo.").rpartition(".")[0].partition(".")
+    if wanted.site is not None and header.source.split("/")[2:3] != [wanted.site]:
+        return False
+    return not wanted.types or not {f"{kind}.{event}", f"{kind}.*"}.isdisjoint(wanted.types)
+
+
 def matches(header: Header, wanted: EventFilter) -> bool:
     """Whether all that the filter asks for holds, the types apart. Raises MsgspecError."""
     if wanted.operation is not None and header.operation != wanted.operation:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import structlog
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from chassis.bus import BusError, CaughtUp, Incoming, Start
+from chassis.bus import BusError, Incoming, Start
 from schemas import subjects
 from schemas.problems import FieldError, invalid_request
 from services.gateway import filtering
-from services.gateway.answers import Answer, refuse
+from services.gateway.answers import Answer, Refused, refuse
 from services.gateway.asked import Asked
 from services.gateway.desk import Desk
+from services.gateway.earlier import earlier
 from services.gateway.handlers import id_of, list_events
 from services.gateway.model import EventFilter, EventQuery, Nothing
 
@@ -93,12 +94,10 @@ def _stream(
 ) -> ASGIApp:
     async def send_events(_scope: Scope, receive: Receive, send: Send) -> None:
         crowded = desk.crowded("Too many event streams are open.")
-        follow = desk.rig.bus.follow(subjects.EVENTS, filtering.patterns(wanted), start=start)
         with desk.streams.one(crowded):
-            async with follow as messages:
-                extend(None)
-                read = partial(_read, messages, wanted)
-                await relay(desk, filtering.hello(start), read, receive, send)
+            extend(None)
+            read = partial(_read, desk, wanted, start)
+            await relay(desk, filtering.hello(start), read, receive, send)
 
     return send_events
 
@@ -132,17 +131,26 @@ async def relay(
         task.result()
 
 
-async def _read(
-    messages: AsyncIterator[Incoming | CaughtUp], wanted: EventFilter, queue: asyncio.Queue[bytes]
-) -> None:
+async def _read(desk: Desk, wanted: EventFilter, start: Start, queue: asyncio.Queue[bytes]) -> None:
+    """What the stream has not any more, then the stream."""
     try:
-        async for message in messages:
-            if isinstance(message, Incoming):
-                found = filtering.frame(message, wanted)
-                if found is not None:
-                    await queue.put(found)
+        async for message in earlier(desk, start):
+            start = Start(at="sequence", sequence=message.sequence + 1)
+            await _put(queue, filtering.frame_of_any(message, wanted))
+        follow = desk.rig.bus.follow(subjects.EVENTS, filtering.patterns(wanted), start=start)
+        async with follow as messages:
+            async for one in messages:
+                if isinstance(one, Incoming):
+                    await _put(queue, filtering.frame(one, wanted))
     except BusError as error:
         log.warning("event_stream_ended", error=type(error).__name__)
+    except Refused as refused:
+        log.warning("event_stream_ended", error=refused.refusal.problem.title)
+
+
+async def _put(queue: asyncio.Queue[bytes], found: bytes | None) -> None:
+    if found is not None:
+        await queue.put(found)
 
 
 async def _send(queue: asyncio.Queue[bytes], send: Send, keepalive_s: float) -> None:

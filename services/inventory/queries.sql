@@ -277,6 +277,14 @@ select id::text, command, kind, target, phase, actor, created_at
 from operations
 where id = any($1::uuid[]);
 
+-- name: earlier_events
+-- By their place in the stream, between two places.
+select position, envelope
+from events
+where stream = $1 and position > $2 and position < $3
+order by position
+limit $4;
+
 -- name: plan_for_values
 -- A list's filters are optional: the plan that fits all of them fits none.
 set local plan_cache_mode = force_custom_plan;
