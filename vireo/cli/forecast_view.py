@@ -24,14 +24,17 @@ def review_page(review: PlacementReview) -> Page:
     if review.now is not None:
         facts = (("now", _now_in_short(review)),)
         sections.append(Section(title="Decided anew", facts=facts))
-        sections += _forecast_sections(review.now, changes=False)
+        sections += _forecast_sections(review.now, changes=False, why="Why there, now")
     return Page(title=f"{review.name}: on {review.host}", sections=tuple(sections))
 
 
 def trial_page(trial: PolicyTrial, *, name: str) -> Page:
     """A policy beside the one that counts: where each would place the VM, and why the first would."""
     facts = ((f"by {name}", _where(trial.given)), (_in_force(trial), _where(trial.in_force)))
-    sections = [Section(title="Where", facts=facts), *_forecast_sections(trial.given, changes=False)]
+    sections = [
+        Section(title="Where", facts=facts),
+        *_forecast_sections(trial.given, changes=False),
+    ]
     return Page(
         title=f"policy {name}: {_compared(trial)}; nothing was done", sections=tuple(sections)
     )
@@ -94,7 +97,9 @@ def _now_in_short(review: PlacementReview) -> str:
     return "it would stay" if now.host == review.host else f"it would go to {now.host}"
 
 
-def _forecast_sections(forecast: Forecast, *, changes: bool = True) -> list[Section]:
+def _forecast_sections(
+    forecast: Forecast, *, changes: bool = True, why: str = "Why this host"
+) -> list[Section]:
     sections = []
     if forecast.detail:
         sections.append(Section(title="How", facts=(("detail", forecast.detail),)))
@@ -105,7 +110,7 @@ def _forecast_sections(forecast: Forecast, *, changes: bool = True) -> list[Sect
     if changes and forecast.changes:
         sections.append(_changes(forecast.changes))
     if forecast.placement is not None:
-        sections += placement_sections(forecast.placement)
+        sections += placement_sections(forecast.placement, title=why)
     return sections
 
 

@@ -33,7 +33,7 @@ def vm_page(
     return Page(title=f"{vm.spec.name}: {vm.state}{where}", sections=tuple(sections))
 
 
-def placement_sections(placement: Placement) -> list[Section]:
+def placement_sections(placement: Placement, *, title: str = "Why this host") -> list[Section]:
     """Why this host: the ranking with its terms, and who was out of the question."""
     terms = sorted({name for scored in placement.ranking for name in scored.terms})
     ranking = Table(
@@ -52,7 +52,7 @@ def placement_sections(placement: Placement) -> list[Section]:
         ("policy", f"{placement.policy} {placement.policy_version or ''}".rstrip()),
         ("considered", f"{placement.considered} host{'' if placement.considered == 1 else 's'}"),
     )
-    sections = [Section(title="Why this host", facts=facts, table=ranking)]
+    sections = [Section(title=title, facts=facts, table=ranking)]
     if placement.excluded:
         title = "Why not there"
         sections.append(excluded_section(placement.excluded_by, placement.excluded, title=title))
