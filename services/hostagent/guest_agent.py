@@ -38,6 +38,7 @@ COMMANDS = (
     "guest-get-diskstats",
     "guest-get-cpustats",
     "guest-get-load",
+    "guest-get-users",
 )
 """Asked in this order, those alone that `guest-info` lists as enabled."""
 
@@ -112,6 +113,10 @@ class _CpuStats(Struct, rename="kebab"):
     steal: int = 0
 
 
+class _User(Struct):
+    user: Text
+
+
 class _Load(Struct):
     load1m: float
     load5m: float
@@ -177,6 +182,7 @@ def sample_of(
         memory_total_kib=memory.get("MemTotal"),
         memory_available_kib=memory.get("MemAvailable"),
         uptime_s=_number(uptime[0]) if uptime else None,
+        users=_users(answers.get("guest-get-users")),
         file_systems=tuple(map(_file_system, _list(_FileSystem, answers.get("guest-get-fsinfo")))),
         interfaces=tuple(
             map(_interface, _list(_Interface, answers.get("guest-network-get-interfaces")))
@@ -228,6 +234,12 @@ def _loads(
     if load is not None:
         return load.load1m, load.load5m, load.load15m
     return loads(files.get("/proc/loadavg", ""))
+
+
+def _users(listed: Any) -> tuple[str, ...] | None:
+    if not isinstance(listed, list):
+        return None
+    return tuple(sorted({one.user[:TEXT] for one in _list(_User, listed)}))
 
 
 def _file_system(found: _FileSystem) -> FileSystem:

@@ -114,6 +114,7 @@ def test_the_page_of_a_vm_says_what_is_known_and_dashes_what_is_not() -> None:
     page = plain_page(vm_page(VM, reading=vm_reading(VM.id), operation=OPERATION, now=LATER))
     assert "  uptime       -\n" in page
     assert "  load         0.50 0.25 0.12\n" in page
+    assert "  agent        QEMU's\n" in page
     titles = [line for line in page.splitlines() if line and not line.startswith(" ")]
     assert titles == [
         "web1: running on h1",

@@ -132,6 +132,13 @@ def test_newer_agents_tell_load_themselves() -> None:
     assert sample.load5 == 2.0
 
 
+def test_who_is_logged_in_is_told_once_each_and_unknown_is_not_nobody() -> None:
+    users = [{"user": "bob", "login-time": 1.5}, {"user": "ada"}, {"user": "bob"}, {"login": 7}]
+    for answers, told in (({"guest-get-users": users}, ("ada", "bob")), ({}, None)):
+        sample, _ = guest_agent.sample_of(VM, NOW, answers, FILES, before=None)
+        assert sample.users == told
+
+
 def test_a_file_comes_in_base64() -> None:
     chunk = {"buf-b64": base64.b64encode(b"12.5 3\n").decode(), "count": 7, "eof": True}
 

@@ -147,6 +147,9 @@ def _measured(reading: VmReading, now: datetime) -> list[Section]:
     return sections
 
 
+_AGENTS = {"guest-agent": "Vireo's", "qga": "QEMU's"}
+
+
 def _guest(guest: GuestSample, now: datetime) -> list[Section]:
     loads = (guest.load1, guest.load5, guest.load15)
     memory = words.of_kib(guest.memory_total_kib)
@@ -157,13 +160,17 @@ def _guest(guest: GuestSample, now: datetime) -> list[Section]:
         ("hostname", guest.hostname or words.NOTHING),
         ("os", guest.os or words.NOTHING),
         ("kernel", guest.kernel or words.NOTHING),
-        ("agent", guest.agent_version or words.NOTHING),
+        ("agent", f"{_AGENTS[guest.source]} {guest.agent_version or ''}".rstrip()),
         ("uptime", words.duration(guest.uptime_s)),
         ("load", words.numbers(loads)),
         ("cpus online", str(guest.cpus_online or words.NOTHING)),
         ("cpu busy", words.share(guest.cpu_busy)),
         ("memory", memory),
     ]
+    if guest.users is not None:
+        facts.append(("logged in", words.listed(guest.users)))
+    if guest.clock_offset_s is not None:
+        facts.append(("clock", f"{guest.clock_offset_s:+.3f} s against the host's"))
     if guest.error:
         facts.append(("trouble", guest.error))
     return [Section(title="Guest", facts=tuple(facts)), *_guest_tables(guest)]
