@@ -51,13 +51,13 @@ def child(name: str, story: Path, *, after: tuple[str, ...] = (), code: str = OB
     )
 
 
-def supervisor(tmp_path: Path, *children: Child) -> Supervisor:
+def supervisor(tmp_path: Path, *children: Child, limits: Limits = QUICK) -> Supervisor:
     return Supervisor(
         children,
         run_dir=tmp_path / "run",
         log_dir=tmp_path / "logs",
         environment={"PATH": os.environ["PATH"]},
-        limits=QUICK,
+        limits=limits,
     )
 
 
@@ -190,6 +190,18 @@ async def test_who_hears_of_a_death_hears_how_and_where_to_read_on(tmp_path: Pat
     died = next(entry for entry in logs if entry["event"] == "child_died")
     assert (died["child"], died["status"]) == ("nats", "SIGKILL")
     assert Path(died["log"]) == tmp_path / "logs" / "nats.log"
+
+
+async def test_who_waits_for_a_slow_child_hears_which_it_is(tmp_path: Path) -> None:
+    mute = Child(name="inventory", argv=("/bin/sleep", "100"), ready=Notified())
+    family = supervisor(tmp_path, mute, limits=Limits(slow_s=0.05))
+    with structlog.testing.capture_logs() as logs:
+        running = asyncio.create_task(family.run())
+        await until(lambda: any(entry["event"] == "child_slow_to_start" for entry in logs))
+        family.stop()
+        await running
+    told = next(entry for entry in logs if entry["event"] == "child_slow_to_start")
+    assert (told["child"], Path(told["log"])) == ("inventory", tmp_path / "logs" / "inventory.log")
 
 
 def test_children_that_wait_for_one_another_cannot_be_started(tmp_path: Path) -> None:

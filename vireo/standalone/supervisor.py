@@ -30,6 +30,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Starts of a child that was never ready, before `up` gives up."""
     backoff_first_s: float = 0.2
     backoff_most_s: float = 10.0
+    slow_s: float = 10.0
+    """A child that takes longer to be ready is told of, and where its log is."""
     calm_s: float = 10.0
     """A child that ran so long starts again without a pause."""
     log_bytes: int = 10 << 20
@@ -195,6 +197,7 @@ class Supervisor:
         self, child: Child, watch: Watch, process: asyncio.subprocess.Process
     ) -> bool:
         """Wait until it is ready; kill it if that takes too long."""
+        telling = asyncio.get_running_loop().call_later(self._limits.slow_s, self._tell_slow, child)
         try:
             async with asyncio.timeout(child.start_timeout_s):
                 await watch.ready()
@@ -202,11 +205,22 @@ class Supervisor:
             log.warning("child_not_ready", child=child.name, after_s=child.start_timeout_s)
             self._kill_group(process)
             return False
+        finally:
+            telling.cancel()
         if child.name in self._once_ready:
             await self._once_ready[child.name]()
         log.info("child_ready", child=child.name, pid=process.pid)
         self._ready[child.name].set()
         return True
+
+    def _tell_slow(self, child: Child) -> None:
+        log.warning(
+            "child_slow_to_start",
+            child=child.name,
+            after_s=self._limits.slow_s,
+            patience_s=child.start_timeout_s,
+            log=str(self._log_dir / f"{child.name}.log"),
+        )
 
     async def _spawned(
         self, child: Child, extra: Mapping[str, str], output: int
