@@ -10,6 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from schemas.alerts import SilenceSeconds, Text
 from schemas.definitions import Project, Template
 from schemas.ids import HostName, Labels, Name, VmId
 from schemas.policies import Policy
@@ -130,9 +131,24 @@ class RebuildFleet(Struct, frozen=True, kw_only=True):
     bucket was lost."""
 
 
+class SilenceAlert(Struct, frozen=True, kw_only=True):
+    """Tell nobody of what a rule finds, for so long; what was said before of it is replaced."""
+
+    rule: Name
+    for_s: SilenceSeconds
+    reason: Text = ""
+
+
+class UnsilenceAlert(Struct, frozen=True, kw_only=True):
+    """Tell again."""
+
+    rule: Name
+
+
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
 ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
 RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
 DefinitionCommand = ApplyDefinition | RemoveDefinition
 RebuildCommand = RebuildInventory | RebuildFleet
-Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildCommand
+AlertCommand = SilenceAlert | UnsilenceAlert
+Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildCommand | AlertCommand

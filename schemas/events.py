@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from schemas.alerts import Alert, Silence
 from schemas.commands import GraceSeconds
 from schemas.definitions import Project, Template
 from schemas.ids import HostName, Name, OperationId, VmId
@@ -289,6 +290,31 @@ class InventoryRebuilt(Struct, frozen=True, kw_only=True):
     """Whether they took the place of those that were read until then."""
 
 
+# alerts: by the metrics service
+
+
+class AlertFired(Struct, frozen=True, kw_only=True):
+    """A rule found what it is to find, for as long as it is to be so."""
+
+    alert: Alert
+
+
+class AlertResolved(Struct, frozen=True, kw_only=True):
+    """It is over, or what it was about is not measured any more."""
+
+    alert: Alert
+
+
+class AlertSilenced(Struct, frozen=True, kw_only=True):
+    """Nobody is told of what a rule finds, until then."""
+
+    silence: Silence
+
+
+class AlertUnsilenced(Struct, frozen=True, kw_only=True):
+    rule: Name
+
+
 OperationEvent = OperationAccepted | OperationProgressed | OperationSucceeded | OperationFailed
 VmEvent = (
     VmScheduled
@@ -311,4 +337,7 @@ DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
 LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled
 RebuildEvent = InventoryRebuilt | FleetRestored
-Event = OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent | RebuildEvent
+AlertEvent = AlertFired | AlertResolved | AlertSilenced | AlertUnsilenced
+Event = (
+    OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent | RebuildEvent | AlertEvent
+)

@@ -295,7 +295,9 @@ class Host(Struct, frozen=True, kw_only=True):
 
 OperationPhase = Literal["accepted", "scheduled", "running", "succeeded", "failed", "cancelled"]
 
-OperationKind = Literal["vm", "host", "policy", "template", "project", "inventory", "fleet"]
+OperationKind = Literal[
+    "vm", "host", "policy", "template", "project", "inventory", "fleet", "alert"
+]
 
 ENDED: frozenset[OperationPhase] = frozenset({"succeeded", "failed", "cancelled"})
 

@@ -11,10 +11,11 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from schemas import (
     actions,
+    alerts,
     assignments,
     audit,
     commands,
@@ -41,6 +42,7 @@ from schemas.rebuilds import TableComparison
 from schemas.requests import VmRequest
 from schemas.seals import Seal, SignedSeal, statement_of
 from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
+from schemas.subscriptions import TakenEvent, TakenEvents
 from schemas.wire import encode, wrap
 
 D = TypeVar("D", Policy, Template, Project)
@@ -323,6 +325,30 @@ ASSIGNMENT = assignments.VmAssignment(
     traceparent=TRACEPARENT,
 )
 
+ALERT = alerts.Alert(
+    rule="host-silent",
+    labels={"host": HOST, "site": SITE},
+    severity="critical",
+    phase="firing",
+    since=AT,
+    value=0.0,
+    summary=f"Host {HOST} is silent",
+    fired_at=AT,
+)
+
+ALERT_RULE = alerts.AlertRule(
+    name="host-silent",
+    metric="vireo_host_online",
+    below=1,
+    for_s=60,
+    severity="critical",
+    summary="Host {host} is silent",
+)
+
+SILENCE = alerts.Silence(
+    rule=ALERT.rule, until=AT, actor=ACTOR, reason="the disk is being replaced"
+)
+
 MESSAGES: tuple[Struct, ...] = (
     commands.CreateVm(vm=VM, spec=SPEC),
     commands.CreateVms(spec=SPEC, names=("web-1", "web-2"), gang=True),
@@ -341,6 +367,8 @@ MESSAGES: tuple[Struct, ...] = (
     commands.RemoveProject(name=PROJECT.name),
     commands.RebuildInventory(compare_only=True),
     commands.RebuildFleet(),
+    commands.SilenceAlert(rule=ALERT.rule, for_s=7200, reason="the disk is being replaced"),
+    commands.UnsilenceAlert(rule=ALERT.rule),
     restores.RestoreFleet(part=1, of=2, assignments=(ASSIGNMENT,), hosts=(FACTS,)),
     actions.RebootVmOnce(vm=VM, mode="graceful", deadline=AT.replace(minute=31)),
     events.OperationAccepted(command="vm.start", kind="vm", target=VM, request={"vm": VM}),
@@ -374,6 +402,12 @@ MESSAGES: tuple[Struct, ...] = (
     events.LedgerGapFound(epoch=0, first=4117, last=4120),
     events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
     events.FleetRestored(part=1, of=2, written=2, kept=0),
+    events.AlertFired(alert=ALERT),
+    events.AlertResolved(
+        alert=msgspec.structs.replace(ALERT, phase="resolved", value=1.0, resolved_at=AT),
+    ),
+    events.AlertSilenced(silence=SILENCE),
+    events.AlertUnsilenced(rule=ALERT.rule),
     events.InventoryRebuilt(
         rows=4120,
         tables=(
@@ -620,6 +654,9 @@ VALUES: tuple[Struct, ...] = (
     METRICS,
     HOST_LOAD,
     VM_LOAD,
+    ALERT,
+    ALERT_RULE,
+    SILENCE,
     FORECAST,
     REVIEW,
     CAPACITY,
@@ -638,6 +675,7 @@ ABOUT = {
     "ledger": "events",
     "inventory": "inventory",
     "fleet": "fleet",
+    "alert": ALERT.rule,
 }
 
 
@@ -685,3 +723,16 @@ def _proven() -> ProvenEvent:
 
 
 PROVEN_EVENT = _proven()
+
+
+RECEIPT = "$JS.ACK.EVENTS.SUB_pager.1.4711.17.1733563800000000000.2"
+TAKEN = TakenEvents(
+    items=(
+        TakenEvent(
+            sequence=4711,
+            delivered=1,
+            receipt=RECEIPT,
+            event=Raw(encode(enveloped(events.VmStarted(**_vm)))),
+        ),
+    )
+)

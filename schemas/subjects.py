@@ -196,6 +196,8 @@ CATALOG: tuple[Channel, ...] = (
     _command(commands.RebuildInventory, "inventory", "rebuild", "inventory"),
     _command(commands.RebuildFleet, "fleet", "rebuild", "inventory"),
     _command(restores.RestoreFleet, "fleet", "restore", "scheduler"),
+    _command(commands.SilenceAlert, "alert", "silence", "metrics"),
+    _command(commands.UnsilenceAlert, "alert", "unsilence", "metrics"),
     _action(actions.RebootVmOnce, "vm", "reboot_once"),
     _event(events.OperationAccepted, "operation", "accepted", "gateway"),
     _event(events.OperationProgressed, "operation", "progressed", "hostagent"),
@@ -229,6 +231,10 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
     _event(events.InventoryRebuilt, "inventory", "rebuilt", "inventory"),
     _event(events.FleetRestored, "fleet", "restored", "scheduler"),
+    _event(events.AlertFired, "alert", "fired", "metrics"),
+    _event(events.AlertResolved, "alert", "resolved", "metrics"),
+    _event(events.AlertSilenced, "alert", "silenced", "metrics"),
+    _event(events.AlertUnsilenced, "alert", "unsilenced", "metrics"),
 )
 
 BY_MESSAGE: dict[type[Any], Channel] = {channel.message: channel for channel in CATALOG}
@@ -271,9 +277,12 @@ def parts_of_event(subject: str) -> tuple[str, str, str, str]:
     return source, kind, id, event
 
 
-def event_pattern(*, site: str = "*", kind: str = "*", event: str = "*") -> str:
-    """The events of a kind, by whomever and about whatever (a pattern)."""
-    return f"vireo.evt.{site if site == '*' else _name(site)}.*.{kind}.*.{event}"
+def event_pattern(
+    *, site: str = "*", source: str = "*", kind: str = "*", id: str = "*", event: str = "*"
+) -> str:
+    """The events of a kind, by whomever and about whatever unless it is given (a pattern)."""
+    where, by = (text if text == "*" else _name(text) for text in (site, source))
+    return f"vireo.evt.{where}.{by}.{kind}.{id if id == '*' else _id(id)}.{event}"
 
 
 def telemetry(*, site: str, host: str) -> str:
@@ -328,6 +337,11 @@ def term_key(site: str) -> str:
 def definition_key(kind: str, name: str) -> str:
     """CONFIG key of a policy, template or project; `*` as name means: of every one (a pattern)."""
     return f"{_name(kind)}.{name if name == '*' else _name(name)}"
+
+
+def alerts_key(site: str) -> str:
+    """CONFIG key of what the metrics service knows of the site's alerts."""
+    return f"alerts.{site if site == '*' else _name(site)}"
 
 
 def host_keys(host: str) -> str:

@@ -201,6 +201,8 @@ def target_of(message: commands.Command) -> str:
             return message.definition.name
         case commands.RemovePolicy() | commands.RemoveTemplate() | commands.RemoveProject():
             return message.name
+        case commands.SilenceAlert() | commands.UnsilenceAlert():
+            return message.rule
         case commands.RebuildInventory():
             return "inventory"
         case commands.RebuildFleet():
