@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from datetime import timedelta
 from textwrap import dedent
 
@@ -10,6 +12,7 @@ from msgspec import structs
 
 from schemas.envelope import Header
 from schemas.events import VmStarted
+from schemas.problems import Problem
 from schemas.resources import DiskSpec, GuestFacts, Operation, OperationStep, Vm, VmSpec
 from schemas.wire import encode, read_header, wrap
 from tests.fixtures.gateway_standin import NOW, PLACEMENT, host, id_of, vm_reading
@@ -17,6 +20,7 @@ from vireo.cli import words
 from vireo.cli.host_view import host_page, host_table
 from vireo.cli.layout import Table, plain_page, plain_table
 from vireo.cli.operation_view import event_line, operation_page
+from vireo.cli.printing import show_table
 from vireo.cli.up import settings_of
 from vireo.cli.vm_view import vm_page, vm_table
 
@@ -197,6 +201,30 @@ def test_a_file_that_cannot_be_read_is_named_once() -> None:
     with pytest.raises(UnicodeDecodeError) as bad:
         b"ab\xff".decode()
     assert words.unreadable(bad.value) == "it is no UTF-8 (byte 3)"
+
+
+class Terminal(io.StringIO):
+    """Somebody looks at what is written here."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_narrow_terminal_gets_the_rows_of_a_list_unbroken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    show_table(vm_table([VM], wide=True, now=LATER), empty="no VMs")
+    header, row = terminal.getvalue().splitlines()
+    assert ("LABELS" in header, id_of(1) in row, "Tiny Linux 1" in row) == (True, True, True)
+
+
+def test_a_problem_is_told_in_one_line() -> None:
+    refusal = Problem(type="urn:vireo:problem:conflict", title="It conflicts", status=409)
+    assert words.problem(refusal) == "It conflicts"
+    assert words.problem(structs.replace(refusal, detail="taken")) == "It conflicts: taken"
 
 
 def test_settings_of_services_are_read_as_toml_or_as_text() -> None:

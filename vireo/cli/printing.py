@@ -30,6 +30,9 @@ class Output(StrEnum):
         return self in (Output.JSON, Output.YAML)
 
 
+MOST_WIDTH = 4000
+"""Cells beyond which a row is cut: names and ids are far shorter."""
+
 _STYLES = {
     "running": "green",
     "online": "green",
@@ -75,9 +78,20 @@ def show_table(table: Table, *, empty: str) -> None:
     if not table.rows and sys.stdout.isatty():
         sys.stderr.write(f"{empty}\n")
     elif sys.stdout.isatty():
-        _console().print(_rich_table(table))
+        _show_whole(_rich_table(table))
     else:
         sys.stdout.write(plain_table(table))
+
+
+def _show_whole(table: RichTable) -> None:
+    """Each row on one line, which a narrow terminal wraps by itself: an id that was broken into cells
+    could not be copied."""
+    for column in table.columns:
+        column.no_wrap = True
+    console = _console()
+    boundless = console.options.update(width=MOST_WIDTH)
+    console.width = max(console.width, console.measure(table, options=boundless).maximum)
+    console.print(table)
 
 
 def show_page(page: Page) -> None:

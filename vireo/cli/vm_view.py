@@ -216,5 +216,5 @@ def _last_operation(operation: Operation, now: datetime) -> Section:
         ("changed", f"{words.age(operation.updated_at, now)} ago"),
     ]
     if operation.problem is not None:
-        facts.append(("problem", f"{operation.problem.title} {operation.problem.detail}".strip()))
+        facts.append(("problem", words.problem(operation.problem)))
     return Section(title="Last operation", facts=tuple(facts))

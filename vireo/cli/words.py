@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from schemas.problems import Problem
+
 NOTHING = "-"
 
 
@@ -70,6 +72,11 @@ def age(at: datetime, now: datetime) -> str:
     """How long ago, without a fraction: `12 s`."""
     gone = max(0.0, (now - at).total_seconds())
     return f"{gone:.0f} s" if gone < 60 else duration(gone)
+
+
+def problem(refusal: Problem) -> str:
+    """`No host fits: …` in one line."""
+    return ": ".join(filter(None, (refusal.title, refusal.detail)))
 
 
 def when(at: datetime) -> str:
