@@ -107,7 +107,7 @@ async def test_ten_thousand_garbled_frames_are_counted_and_dropped_and_nothing_e
         assert (reading.sample, reading.vms) == (HostSample(load1=1.5), 1)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             scraped = (await client.get("/metrics")).text
-        assert f'vireo_telemetry_frames_total{{outcome="garbled"}} {GARBLED}\n' in scraped
+        assert f'vireo_telemetry_frames_total{{outcome="garbled"}} {float(GARBLED)}\n' in scraped
         answer = await history(bus)
         assert isinstance(answer, Metrics)
         assert set(answer.series) == {"load1", "vms_running"}
