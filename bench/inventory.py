@@ -21,6 +21,7 @@ from msgspec import Struct
 from bench.creates import test_plane
 from bench.floor import socket_dir
 from bench.history import made
+from bench.inventory_reads import read_rows
 from bench.rebuild import EVENTS, rebuild_rows, rebuilt_s
 from bench.report import Row, Target, row
 from chassis.bus import Bus, Outgoing
@@ -62,6 +63,7 @@ def run(directory: Path, *, events: int = EVENTS) -> Iterator[Row]:
             note=f"from the bus, with projections and hashes, against COPY of {COPIED_TOGETHER}",
         )
         there = asyncio.run(filled(plane, events))
+        yield from read_rows(plane, there)
         yield from rebuild_rows(asyncio.run(rebuilt_s(plane)), there)
 
 
