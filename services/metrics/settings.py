@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -49,7 +50,7 @@ class RingsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     window_s: Annotated[float, Meta(ge=60, le=86_400)] = 3600
     """How far it goes back."""
     memory_mib: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 4096
-    """Most memory for all hosts; beyond it the oldest goes. A VM takes 45 KiB an hour at 5 s a tick."""
+    """Most memory for all hosts; beyond it the oldest goes. A VM takes some 55 KiB an hour at 5 s a tick."""
     host_mib: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 256
     """Most memory for one host and its VMs; beyond it, that host's oldest goes."""
     skew_s: Annotated[float, Meta(ge=0, le=3600)] = 30
@@ -81,6 +82,67 @@ class HistorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Most who may wait for the next tick at once; beyond it they are answered 503."""
 
 
+class WebhookSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An address that is told of alerts by HTTP POST."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://", max_length=2000)]
+    """Where to."""
+    secret_file: Path | None = None
+    """Signs what is sent, in the header `Vireo-Signature`; left out, nothing is signed."""
+    timeout_s: Annotated[float, Meta(gt=0, le=120)] = 10
+    """How long it may take to answer."""
+
+
+class MailSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The server by which alerts are mailed, and whom to."""
+
+    host: str | None = None
+    """SMTP server; left out, nothing is mailed."""
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 587
+    """Its port."""
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    """`starttls` turns to TLS, `tls` begins with it, `none` sends in the clear."""
+    user: str | None = None
+    """Who logs in, if anybody does."""
+    password_file: Path | None = None
+    """The password, on its own in a file."""
+    sender: str = "vireo@localhost"
+    """Whom mails are from."""
+    recipients: tuple[str, ...] = ()
+    """Whom they go to."""
+    timeout_s: Annotated[float, Meta(gt=0, le=300)] = 20
+    """How long the server may take to answer."""
+
+
+class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rules over metrics and events, and who is told of what they find."""
+
+    enabled: bool = True
+    """Whether to watch over rules; of several metrics services only one should."""
+    built_in: bool = True
+    """Whether the rules that come with Vireo count."""
+    rules_file: Path | None = None
+    """YAML with further rules; one of the same name takes the place of one that is built in."""
+    every_s: Annotated[float, Meta(gt=0, le=3600)] = 15
+    """How often they are looked at."""
+    gone_s: Annotated[float, Meta(ge=0, le=86_400)] = 300
+    """An alert whose metric is not told any more is over after so long."""
+    most: Annotated[int, Meta(ge=1, le=1000)] = 500
+    """Most alerts at a time; further ones are not looked after."""
+    most_events: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Most events that rules about events remember."""
+    webhooks: tuple[WebhookSettings, ...] = ()
+    """Who is told by HTTP."""
+    mail: MailSettings = MailSettings()
+    """Who is told by mail."""
+    tries: Annotated[int, Meta(ge=1, le=100)] = 6
+    """How often it is tried to tell one of them; then it is left at that, and logged."""
+    retry_s: Annotated[float, Meta(gt=0, le=3600)] = 5
+    """How long after a first failure it is tried again; twice as long after each further one."""
+    senders: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Most messages that are on their way at once."""
+
+
 class MetricsSettings(ChassisSettings, frozen=True, kw_only=True):
     """Settings of the metrics service."""
 
@@ -89,6 +151,7 @@ class MetricsSettings(ChassisSettings, frozen=True, kw_only=True):
     history: HistorySettings = HistorySettings()
     otlp: OtlpSettings = OtlpSettings()
     watch: WatchSettings = WatchSettings()
+    alerts: AlertSettings = AlertSettings()
     max_hosts: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     """Most hosts whose readings are kept; frames of further ones are dropped and counted."""
     stale_s: Annotated[float, Meta(gt=0, le=86_400)] = 60
