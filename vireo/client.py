@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from types import TracebackType
 
+from vireo.alerts import Alerts
 from vireo.audit import Audit
 from vireo.contexts import Target, chosen
 from vireo.definitions import policies, projects, templates
@@ -22,6 +23,7 @@ from vireo.inventory import Fleet, Inventory
 from vireo.operations import Operations
 from vireo.plans import Plans
 from vireo.settings import ClientSettings
+from vireo.subscriptions import Subscriptions
 from vireo.transport import Transport
 from vireo.vms import Vms
 
@@ -33,6 +35,7 @@ class DryRun:
         asking = DryRuns(transport)
         self.vms = Vms(transport, asking)
         self.hosts = Hosts(transport, asking)
+        self.alerts = Alerts(transport, asking)
         self.policies = policies(transport, asking)
         self.templates = templates(transport, asking)
         self.projects = projects(transport, asking)
@@ -58,6 +61,7 @@ class Client:
         self.operations = Operations(self._transport)
         self.vms = Vms(self._transport, self.operations)
         self.hosts = Hosts(self._transport, self.operations)
+        self.alerts = Alerts(self._transport, self.operations)
         self.policies = policies(self._transport, self.operations)
         self.templates = templates(self._transport, self.operations)
         self.projects = projects(self._transport, self.operations)
@@ -65,6 +69,7 @@ class Client:
         self.fleet = Fleet(self._transport, self.operations)
         self.plans = Plans(self._transport)
         self.events = Events(self._transport)
+        self.subscriptions = Subscriptions(self._transport)
         self.audit = Audit(self._transport)
         self.dry_run = DryRun(self._transport)
         """The same rooms: calls change nothing and give back what would come of them."""

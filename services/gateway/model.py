@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from schemas.alerts import SilenceSeconds, Text
 from schemas.commands import MOST_COPIES, GraceSeconds
 from schemas.envelope import Envelope
 from schemas.events import OperationAccepted
@@ -132,6 +133,15 @@ class RebuildRequest(Struct, frozen=True, kw_only=True):
     """Change nothing: only find out whether the tables are what follows from the events."""
 
 
+class SilenceRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/alerts/silences`."""
+
+    rule: Name
+    for_s: SilenceSeconds
+    """For how long."""
+    reason: Text = ""
+
+
 class PastQuery(Struct, frozen=True, kw_only=True):
     """Query of one thing."""
 
@@ -201,6 +211,21 @@ class EventQuery(Struct, frozen=True, kw_only=True):
     newest: bool = False
     """The newest first."""
     limit: PageSize | None = None
+
+
+class SubscriptionRequest(Struct, frozen=True, kw_only=True):
+    """Body of `PUT /v1/subscriptions/{name}`: a `Subscription` but for its name."""
+
+    types: Annotated[tuple[EventName, ...], Meta(max_length=20)] = ()
+    vm: VmId | None = None
+    """Events of this VM's own: `vm.…`."""
+    host: HostName | None = None
+    """What this host's agent says."""
+    site: SiteName | None = None
+    begin: Literal["now", "start"] = "now"
+    """With what comes, or with all that the stream still has. Only where the name is new."""
+    lease_s: Annotated[float, Meta(ge=1, le=3600)] = 30
+    """An event that is not settled for so long is handed out again."""
 
 
 class Wish(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas import samples
+from schemas.alerts import Alert, AlertRule, Silence
 from schemas.audit import LedgerCheck, LedgerGap, LedgerProof, LedgerState
 from schemas.causes import EffectTree
 from schemas.changes import Changed
@@ -29,6 +30,14 @@ from schemas.proofs import ProvenEvent
 from schemas.requests import VmRequest
 from schemas.resources import Host, Operation, Vm
 from schemas.seals import SignedSeal
+from schemas.subscriptions import (
+    SettledEvents,
+    SettleEvents,
+    Subscription,
+    SubscriptionState,
+    TakeEvents,
+    TakenEvents,
+)
 from schemas.telemetry import HostReading, VmReading
 from services.gateway.answers import JSON, PROBLEM_JSON, of_status
 from services.gateway.metrics_routes import sample_frame
@@ -39,7 +48,9 @@ from services.gateway.model import (
     Nothing,
     RebootRequest,
     RebuildRequest,
+    SilenceRequest,
     StopRequest,
+    SubscriptionRequest,
     TrialRequest,
 )
 from services.gateway.route import Route
@@ -73,9 +84,16 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     LedgerCheck: samples.LEDGER_CHECK,
     ProvenEvent: samples.PROVEN_EVENT,
     SignedSeal: samples.SEAL,
+    Alert: samples.ALERT,
+    AlertRule: samples.ALERT_RULE,
+    Silence: samples.SILENCE,
     EffectTree: samples.EFFECTS,
     Changed: samples.CHANGED,
     dict: _EVENT,
+    Subscription: Subscription(name="pager", types=("vm.crashed", "host.*"), lease_s=60),
+    SubscriptionState: SubscriptionState(name="pager", waiting=3),
+    TakenEvents: samples.TAKEN,
+    SettledEvents: SettledEvents(settled=1),
 }
 _BODY_EXAMPLES: dict[type[Any], Any] = {
     VmRequest: samples.REQUEST,
@@ -85,12 +103,16 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
     BatchRequest: BatchRequest(spec=samples.REQUEST, count=3, pattern="web-{n}", gang=True),
     StopRequest: StopRequest(mode="graceful", grace_s=30),
     RebootRequest: RebootRequest(),
+    SilenceRequest: SilenceRequest(rule=samples.ALERT.rule, for_s=7200, reason="maintenance"),
     HostChange: {
         "maintenance": True,
         "taints": [{"key": "gpu", "effect": "refuse"}],
         "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
     },
     RebuildRequest: RebuildRequest(compare_only=True),
+    SubscriptionRequest: SubscriptionRequest(types=("vm.crashed", "host.*"), lease_s=60),
+    TakeEvents: TakeEvents(limit=10, wait_s=20),
+    SettleEvents: SettleEvents(done=(samples.RECEIPT,)),
     PlanBalance: PlanBalance(start=0.1, stop=0.05, max_moves=20),
     PlanDrain: PlanDrain(host=samples.HOST),
     Plan: samples.PLAN,
@@ -105,6 +127,7 @@ _PATH_PARAMETERS = {
     "operation": ("Id of the operation", samples.OPERATION),
     "name": ("Its name", "quiet"),
     "day": ("The day in UTC", "2024-12-06"),
+    "rule": ("Name of the rule", samples.ALERT.rule),
 }
 _QUERY_EXAMPLES: dict[str, Any] = {
     "limit": 50,
@@ -137,7 +160,18 @@ _PROBLEMS: dict[int, str] = {
 
 TAGS = (
     *("vms", "hosts", "policies", "templates", "projects", "capacity", "plans"),
-    *("operations", "events", "diff", "ledger", "inventory", "fleet", "health"),
+    *(
+        "telemetry",
+        "alerts",
+        "operations",
+        "events",
+        "diff",
+        "ledger",
+        "inventory",
+        "fleet",
+        "subscriptions",
+        "health",
+    ),
 )
 
 

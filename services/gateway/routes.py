@@ -15,6 +15,7 @@ from schemas.requests import VmRequest
 from schemas.resources import Host, Operation, Vm
 from schemas.telemetry import HostReading, VmReading
 from services.gateway import checks, forecasts, handlers, stream
+from services.gateway.alert_routes import ALERTS
 from services.gateway.audit_routes import AUDIT
 from services.gateway.definition_routes import DEFINITIONS
 from services.gateway.load_routes import LOADS
@@ -37,6 +38,7 @@ from services.gateway.plan_routes import PLANS
 from services.gateway.rebuild_routes import REBUILDS
 from services.gateway.route import Route
 from services.gateway.several import batch_errors
+from services.gateway.subscription_routes import SUBSCRIPTIONS
 
 
 def _act(verb: str, summary: str, handler: Any, body: type[Any] = Nothing) -> Route[WishQuery, Any]:
@@ -280,6 +282,7 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     *VMS,
     *HOSTS,
     *LOADS,
+    *ALERTS,
     *DEFINITIONS,
     *CAPACITY,
     *PLANS,
@@ -288,4 +291,5 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     *DIFF,
     *AUDIT,
     *REBUILDS,
+    *SUBSCRIPTIONS,
 )

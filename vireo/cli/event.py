@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vireo.cli import completion, session
+from vireo.cli import completion, session, subscribe
 from vireo.cli.options import examples
+from vireo.cli.positions import Position
 from vireo.cli.printing import Output, show_lines, show_record
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def events() -> None:
         "vireo event tail --vm web1",
         "vireo event tail --type vm.crashed -o json",
         "vireo event tail --after 0 --count 10",
+        "vireo event tail --name nightly -o json >> events.jsonl",
     )
 )
 def tail(
@@ -56,6 +59,13 @@ def tail(
         str | None,
         typer.Option(help="Begin after this place in the stream; 0 is its start.", metavar="N"),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on where this was last called by the same name; kept in a file of yours.",
+            metavar="NAME",
+        ),
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="End after so many.", metavar="N")
     ] = None,
@@ -71,6 +81,11 @@ def tail(
 ) -> None:
     """Show events as they happen, until Ctrl-C. Reconnects without losing any."""
 
+    position = _position(name)
+    begin = after
+    if begin is None and position is not None:
+        begin = position.read()
+
     async def body(client: Client) -> None:
         from contextlib import aclosing
 
@@ -78,7 +93,7 @@ def tail(
 
         about = (await client.vms.get(vm)).id if vm else None
         events = client.events.stream(
-            operation=operation, vm=about, host=host, type=type, after=after
+            operation=operation, vm=about, host=host, type=type, after=begin
         )
         left = count
         async with aclosing(events):
@@ -87,8 +102,25 @@ def tail(
                     show_record(event.raw, output)
                 else:
                     show_lines([event_line(event.name, event.header)])
+                if position is not None:
+                    position.write(event.sequence)
                 left = None if left is None else left - 1
                 if left == 0:
                     return
 
     session.run(context, body)
+
+
+def _position(name: str | None) -> Position | None:
+    from schemas.ids import is_name
+
+    if name is None:
+        return None
+    if not is_name(name):
+        session.refuse("--name: expected lower-case letters, digits and hyphens")
+    return Position(os.environ, name)
+
+
+app.command(epilog=subscribe.SUBSCRIBE)(subscribe.subscribe)
+app.command(epilog=examples("vireo event unsubscribe pager"))(subscribe.unsubscribe)
+app.command(epilog=examples("vireo event subscriptions"))(subscribe.subscriptions)

@@ -109,6 +109,7 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "vireo.rpc.>",
             f"$KV.{subjects.KV_CONFIG}.token.*",
             f"$KV.{subjects.KV_IDEMPOTENCY}.>",
+            f"$JS.API.CONSUMER.LIST.{subjects.EVENTS}",
         ),
         (),
     ),
@@ -133,6 +134,7 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "metrics": (
         (
             "vireo.svc.>",
+            f"$KV.{subjects.KV_CONFIG}.{subjects.alerts_key('*')}",
             *(f"$JS.API.CONSUMER.LIST.{s}" for s in (subjects.COMMANDS, subjects.EVENTS)),
         ),
         (subjects.ALL_TELEMETRY,),

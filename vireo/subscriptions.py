@@ -1,0 +1,129 @@
+"""Subscriptions by the SDK: events shared by several programs under a name, each handled at least once.
+
+async for event in client.subscriptions.events("pager"):
+    page_somebody(event.header)
+    await event.done()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Literal
+
+from schemas.envelope import Header
+from schemas.subscriptions import (
+    Again,
+    Given,
+    SettledEvents,
+    SettleEvents,
+    Subscription,
+    SubscriptionState,
+    TakeEvents,
+    TakenEvent,
+    TakenEvents,
+)
+from schemas.wire import Undecodable, read_header
+from vireo.errors import Unavailable, unreadable
+from vireo.pages import PageOf, walk
+from vireo.paths import checked_ref
+from vireo.transport import Transport
+
+
+class SubscribedEvent:
+    """An event in hand: say what became of it before its lease is over, or it is handed out again."""
+
+    def __init__(
+        self, subscriptions: Subscriptions, name: str, taken: TakenEvent, header: Header
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._name = name
+        self._receipt = taken.receipt
+        self.header = header
+        self.raw = bytes(taken.event)
+        """The CloudEvent's JSON."""
+        self.sequence = taken.sequence
+        self.delivered = taken.delivered
+        """How often it was handed out, this time included."""
+
+    async def done(self) -> None:
+        await self._say(SettleEvents(done=(self._receipt,)))
+
+    async def working(self) -> None:
+        """The lease begins anew."""
+        await self._say(SettleEvents(working=(self._receipt,)))
+
+    async def again(self, after_s: float = 0) -> None:
+        """Let it be handed out again."""
+        await self._say(SettleEvents(again=(Again(receipt=self._receipt, after_s=after_s),)))
+
+    async def dead(self, reason: str) -> None:
+        """To the dead letters: nobody can handle it."""
+        await self._say(SettleEvents(dead=(Given(receipt=self._receipt, reason=reason),)))
+
+    async def _say(self, what: SettleEvents) -> None:
+        await self._subscriptions.settle(self._name, what)
+
+
+class Subscriptions:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def begin(
+        self,
+        name: str,
+        *,
+        types: Sequence[str] = (),
+        vm: str | None = None,
+        host: str | None = None,
+        begin: Literal["now", "start"] = "now",
+        lease_s: float = 30,
+    ) -> Subscription:
+        """Make the name, or change which events it stands for; where it stands stays. `vm` is an id."""
+        asked = {"types": list(types), "vm": vm, "host": host, "begin": begin, "lease_s": lease_s}
+        body = {key: value for key, value in asked.items() if value}
+        return await self._transport.change("PUT", _path(name), Subscription, body=body)
+
+    async def end(self, name: str) -> SubscriptionState:
+        """Forget it, with where it stood."""
+        return await self._transport.change("DELETE", _path(name), SubscriptionState)
+
+    def list(self) -> AsyncIterator[SubscriptionState]:
+        return walk(self._transport, "/v1/subscriptions", PageOf[SubscriptionState], [], limit=None)
+
+    async def take(self, name: str, *, limit: int = 1, wait_s: float = 20) -> TakenEvents:
+        """The next events; waits for the first of them. None if there was none in time."""
+        wanted = TakeEvents(limit=limit, wait_s=wait_s)
+        return await self._transport.ask(f"{_path(name)}/take", TakenEvents, body=wanted)
+
+    async def settle(self, name: str, what: SettleEvents) -> SettledEvents:
+        return await self._transport.ask(f"{_path(name)}/settle", SettledEvents, body=what)
+
+    async def events(self, name: str) -> AsyncGenerator[SubscribedEvent]:
+        """One event after another, without end. Raises Unavailable once the server has been away for
+        longer than the patience of the settings."""
+        now = asyncio.get_running_loop().time
+        heard, attempt = now(), 0
+        while True:
+            try:
+                taken = await self.take(name)
+            except Unavailable:
+                if now() - heard > self._transport.settings.patience_s:
+                    raise
+                attempt += 1
+                await self._transport.pause(attempt)
+                continue
+            heard, attempt = now(), 0
+            for one in taken.items:
+                yield self._event(name, one)
+
+    def _event(self, name: str, taken: TakenEvent) -> SubscribedEvent:
+        try:
+            header = read_header(bytes(taken.event))
+        except Undecodable as error:
+            raise unreadable(self._transport.url, str(error)) from error
+        return SubscribedEvent(self, name, taken, header)
+
+
+def _path(name: str) -> str:
+    return f"/v1/subscriptions/{checked_ref('subscription', name)}"
