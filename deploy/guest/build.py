@@ -21,7 +21,7 @@ import msgspec
 
 from deploy.guest.cpio import Archive
 from deploy.guest.elf import interpreter, needed_libraries
-from deploy.guest.modules import KernelModules
+from deploy.guest.modules import HOSTS, KernelModules
 from deploy.guest.packages import Apt, PackageError
 
 NAME = "tiny"
@@ -63,12 +63,18 @@ class GuestImage(msgspec.Struct, frozen=True):
         return self.directory / f"{self.name}.qcow2"
 
     @property
+    def host_modules(self) -> Path:
+        """An archive to lay over the initrd, with which a guest can be a host: modules in
+        `/lib/host-modules`, named in the order to load them in."""
+        return self.directory / f"{self.name}.host-modules"
+
+    @property
     def manifest(self) -> Path:
         return self.directory / f"{self.name}.json"
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        return (self.kernel, self.initrd, self.disk)
+        return (self.kernel, self.initrd, self.disk, self.host_modules)
 
 
 def default_image_dir() -> Path:
@@ -216,11 +222,24 @@ def _write_parts(root: Path, image: GuestImage) -> None:
         raise PackageError("the kernel package holds no boot/vmlinuz-*")
     shutil.copyfile(kernels[-1], image.kernel)
     image.initrd.write_bytes(_compressed(_initramfs(root)))
+    image.host_modules.write_bytes(_host_modules(root))
     _write_disk(image)
 
 
-def _initramfs(root: Path) -> bytes:
+def _module_tree(root: Path) -> Path:
     (tree,) = (*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*"))
+    return tree
+
+
+def _host_modules(root: Path) -> bytes:
+    archive = Archive()
+    images = KernelModules(_module_tree(root)).load(required=(), optional=HOSTS)
+    for index, (name, image) in enumerate(images.items()):
+        archive.add_file(f"lib/host-modules/{index:02}-{name}.ko", image)
+    return archive.finish()
+
+
+def _initramfs(root: Path) -> bytes:
     archive = Archive()
     for folder in ("proc", "sys", "run", "tmp", "root", "var", "usr/bin", "usr/sbin", "data"):
         archive.add_directory(folder)
@@ -234,7 +253,7 @@ def _initramfs(root: Path) -> bytes:
     archive.add_link("lib64", "lib")
     for name, library in _libraries(root)[0].items():
         archive.add_file(f"lib/{name}", library, permissions=0o755)
-    _add_modules(archive, KernelModules(tree))
+    _add_modules(archive, KernelModules(_module_tree(root)))
     _add_configuration(archive)
     return archive.finish()
 

@@ -36,6 +36,8 @@ OPTIONAL = (
     "pvpanic-mmio",
     "pvpanic-pci",
 )
+HOSTS = ("vhost_vsock", "kvm_amd")
+"""What such a guest needs to be a host of guests itself; they lie in an archive of their own."""
 
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 
