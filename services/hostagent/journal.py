@@ -1,20 +1,16 @@
 """What the agent must not forget, in SQLite: assignments, records, unsent events, actions done.
 
-Every change is on disk (WAL, `synchronous=FULL`) before the call returns. Changes that wait at the same
-time are committed together: one transaction and one fsync for all of them; if one of them fails, each gets
-a transaction of its own. What nobody waits for is held back a moment for company.
+Every change is on disk (WAL, `synchronous=FULL`) before the call returns; which are committed together is
+`commits.py`'s.
 No decision is made here but one: an older generation never replaces a newer one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -23,16 +19,10 @@ from chassis.bus import Outgoing
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId
 from schemas.resources import GuestFacts
+from services.hostagent.commits import Commits, JournalBroken
 from services.hostagent.model import Record
 
-T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
-
 VERSION = 2
-GROUP = 256
-"""At most so many changes share one commit."""
-COMPANY_S = 0.005
-"""How long changes that nobody waits for wait for one that somebody does."""
 ACTIONS_KEPT = 10_000
 """Far more than can come again: the bus keeps an action for a day at most."""
 
@@ -64,10 +54,6 @@ _record = msgspec.json.Decoder(Record)
 _guest = msgspec.json.Decoder(GuestFacts)
 
 
-class JournalBroken(Exception):
-    """The journal cannot be read or written: the agent must not go on."""
-
-
 class Unsent(Struct, frozen=True):
     """An event that waits in the outbox."""
 
@@ -75,48 +61,24 @@ class Unsent(Struct, frozen=True):
     message: Outgoing
 
 
-class _Job(Struct, frozen=True, eq=False):
-    work: Work[object]
-    answer: asyncio.Future[object] | None
-    """None: nobody waits for it."""
-    posts: bool
-    """Whether it puts something into the outbox."""
-
-
-class _Done(Struct, frozen=True, eq=False):
-    job: _Job
-    value: object = None
-    error: JournalBroken | None = None
-
-
 class Journal:
     """One SQLite file, written by one thread of its own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._broken: JournalBroken | None = None
         self.unsent = asyncio.Event()
         """Set whenever something was put into the outbox."""
+        self._commits = Commits(posted=self.unsent.set)
 
     async def open(self) -> None:
         """Raises JournalBroken where the file cannot be used."""
         db = await asyncio.to_thread(_connect, self._path)
-        loop = asyncio.get_running_loop()
-        # A daemon: a process that is told to end at once must not wait for it.
-        self._thread = threading.Thread(
-            target=self._serve, args=(db, loop), name="journal", daemon=True
-        )
-        self._thread.start()
+        self._commits.start(db)
         self.unsent.set()
 
     async def close(self) -> None:
         """Finish what was handed in, then close the file."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        await self._commits.stop()
 
     # assignments and records
 
@@ -142,7 +104,7 @@ class Journal:
             )
             return True
 
-        return await self._do(work, posts=superseded is not None)
+        return await self._commits.do(work, posts=superseded is not None)
 
     async def load(self) -> list[tuple[VmAssignment, Record]]:
         """Every assignment with its record."""
@@ -152,7 +114,7 @@ class Journal:
             assignments = [_assignment.decode(row[0]) for row in rows]
             return [(one, _read_record(db, one.vm)) for one in assignments]
 
-        return await self._do(work)
+        return await self._commits.do(work)
 
     async def say(
         self,
@@ -172,12 +134,12 @@ class Journal:
             late = row is not None and row[0] > generation
             _write(db, record, [m for m in messages if not (late and m.message_id in ends)])
 
-        await self._do(work, posts=bool(messages))
+        await self._commits.do(work, posts=bool(messages))
 
     def hand_in(self, messages: Sequence[Outgoing]) -> None:
         """Write events soon, in the order of the calls, from whatever thread: for what would be said
         again after a crash. If it fails, whatever waits for the journal next does."""
-        self._jobs.put(_Job(lambda db: _post(db, messages), None, posts=True))
+        self._commits.hand_in(lambda db: _post(db, messages), posts=True)
 
     async def forget(self, vm: VmId) -> bool:
         """Forget a VM that was ended and is told to be gone; any other is kept. Answers which."""
@@ -195,7 +157,7 @@ class Journal:
             db.execute("DELETE FROM guests WHERE vm = ?", (vm,))
             return True
 
-        return await self._do(work)
+        return await self._commits.do(work)
 
     # actions, guests, facts
 
@@ -204,7 +166,7 @@ class Journal:
             found = db.execute("SELECT 1 FROM actions WHERE operation = ?", (operation,))
             return found.fetchone() is not None
 
-        return await self._do(work)
+        return await self._commits.do(work)
 
     async def finish(self, operation: str, messages: Sequence[Outgoing]) -> None:
         """An action was done (or refused): never again."""
@@ -217,7 +179,7 @@ class Journal:
             )
             _post(db, messages)
 
-        await self._do(work, posts=True)
+        await self._commits.do(work, posts=True)
 
     async def guests(self) -> dict[VmId, tuple[int, GuestFacts]]:
         """What each guest's agent said last, and how often it has changed."""
@@ -226,7 +188,7 @@ class Journal:
             rows = db.execute("SELECT vm, changes, body FROM guests").fetchall()
             return {vm: (changes, _guest.decode(body)) for vm, changes, body in rows}
 
-        return await self._do(work)
+        return await self._commits.do(work)
 
     async def guest_changed(
         self, vm: VmId, changes: int, facts: GuestFacts, message: Outgoing
@@ -238,18 +200,18 @@ class Journal:
             )
             _post(db, [message])
 
-        await self._do(work, posts=True)
+        await self._commits.do(work, posts=True)
 
     async def post(self, messages: Sequence[Outgoing]) -> None:
         """Put events into the outbox that no record goes with."""
-        await self._do(lambda db: _post(db, messages), posts=True)
+        await self._commits.do(lambda db: _post(db, messages), posts=True)
 
     # the outbox
 
     async def waiting(self, limit: int) -> list[Unsent]:
         """The oldest unsent events, in the order in which they were told."""
 
-        return await self._do(lambda db: _unsent(db, limit))
+        return await self._commits.do(lambda db: _unsent(db, limit))
 
     async def sent(self, up_to: int, *, keep: int, limit: int) -> list[Unsent]:
         """Everything up to this number is on the bus; answers what is `waiting` now. The newest `keep`
@@ -260,71 +222,7 @@ class Journal:
             db.execute("DELETE FROM outbox WHERE number <= ?", (up_to - keep,))
             return _unsent(db, limit)
 
-        return await self._do(work)
-
-    # the thread
-
-    async def _do(self, work: Work[T], *, posts: bool = False) -> T:
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(work, answer, posts))  # type: ignore[arg-type]
-        return await answer
-
-    def _settle(self, done: Sequence[_Done]) -> None:
-        """In the loop: tell everybody who waits for one of a group, or for the outbox."""
-        if any(one.job.posts for one in done):
-            self.unsent.set()
-        for one in done:
-            if one.job.answer is None:
-                self._broken = self._broken or one.error
-            elif one.job.answer.done():
-                continue
-            elif error := one.error or self._broken:
-                one.job.answer.set_exception(error)
-            else:
-                one.job.answer.set_result(one.value)
-
-    def _serve(self, db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            while group := self._group():
-                done = _commit(db, group)
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(self._settle, done)
-        finally:
-            db.close()
-
-    def _group(self) -> list[_Job]:
-        """The next jobs that go together, at least one; none when the journal is to be closed."""
-        if (job := self._jobs.get()) is None:
-            return []
-        group = [job]
-        awaited = job.answer is not None
-        while len(group) < GROUP:
-            try:
-                job = self._jobs.get(timeout=0 if awaited else COMPANY_S)
-            except queue.Empty:
-                break
-            if job is None:
-                self._jobs.put(None)
-                break
-            group.append(job)
-            awaited = awaited or job.answer is not None
-        return group
-
-
-def _commit(db: sqlite3.Connection, group: Sequence[_Job]) -> list[_Done]:
-    """Do the jobs in one transaction, or else each in its own, so that one that fails leaves the others
-    untouched."""
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        done = [_Done(job, job.work(db)) for job in group]
-        db.execute("COMMIT")
-    except (sqlite3.Error, msgspec.MsgspecError) as error:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        if len(group) == 1:
-            return [_Done(group[0], error=JournalBroken(str(error)))]
-        return [done for job in group for done in _commit(db, [job])]
-    return done
+        return await self._commits.do(work)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

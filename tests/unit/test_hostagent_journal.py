@@ -13,7 +13,8 @@ from chassis.bus import CaughtUp, Outgoing, Start
 from chassis.catalogue import ensure_streams
 from chassis.clock import SystemClock
 from chassis.memory_bus import MemoryBus, memory_bus
-from services.hostagent.journal import Journal, JournalBroken
+from services.hostagent.commits import JournalBroken
+from services.hostagent.journal import Journal
 from services.hostagent.model import Record
 from services.hostagent.outbox import flush
 from tests.fixtures.cut_bus import CutBus
