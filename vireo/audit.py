@@ -34,6 +34,17 @@ class Audit:
         """The signed days, oldest first."""
         return walk(self._transport, "/v1/ledger/seals", PageOf[SignedSeal], [], limit=limit)
 
+    def rows(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[ProvenEvent]:
+        """Events with what is hashed with them, in the order of storing."""
+        query = query_of(since=time_text(since), until=time_text(until))
+        return walk(self._transport, "/v1/ledger/rows", PageOf[ProvenEvent], query, limit=limit)
+
     def changes(
         self, *, since: datetime, until: datetime | None = None, limit: int | None = None
     ) -> AsyncIterator[Changed]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import gzip
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pytest
@@ -53,6 +55,11 @@ from tests.fixtures.inventory import (
     inventory_on,
 )
 from tests.fixtures.postgres import PostgresServer
+from vireo.audit import Audit
+from vireo.cli.audit_archive import archived
+from vireo.cli.audit_file import checked
+from vireo.settings import ClientSettings
+from vireo.transport import Transport
 
 PER_DAY = 5
 T = TypeVar("T", events.LedgerSealed, events.LedgerGapSettled)
@@ -313,3 +320,43 @@ async def test_a_row_outside_of_every_month_is_an_alarm(audited: Audited) -> Non
     )
     await turn(audited)
     assert "1 rows of the record lie outside of every month" in audited.record.upkeep.alarms()
+
+
+class Straight:
+    """The way from the SDK to the auditors without HTTP between: paths to what answers them."""
+
+    settings = ClientSettings()
+    url = "http://unused"
+
+    def __init__(self, audits: Audits) -> None:
+        self._answers: Mapping[str, tuple[type[Any], Any]] = {
+            "/v1/ledger": (ShowLedger, audits.state),
+            "/v1/ledger/rows": (ListRows, audits.rows),
+            "/v1/ledger/proof": (ProveRows, audits.prove),
+        }
+
+    async def read(self, path: str, type: Any, *, query: Sequence[tuple[str, str]] = ()) -> Any:
+        asked, answer = self._answers[path]
+        found = await answer(msgspec.convert(dict(query), asked, strict=False))
+        return msgspec.json.decode(found, type=type) if isinstance(found, bytes) else found
+
+
+async def test_months_that_are_over_become_files_that_are_checked_offline(
+    audited: Audited, tmp_path: Path
+) -> None:
+    await turn(audited)
+    audit = Audit(cast("Transport", Straight(audited.audits)))
+    into = tmp_path / "archive"
+    assert await archived(audit, datetime(2026, 3, 15, tzinfo=UTC), into) == 0
+    files = sorted(file.name for file in into.iterdir())
+    assert files == ["events-2026-01.jsonl.gz", "events-2026-02.jsonl.gz"]
+    key = audited.signer.public
+    proven = [checked(into / name, key) for name in files]
+    assert [faults for _, faults in proven] == [0, 0]
+    assert sum(events for events, _ in proven) == len(LIFE)
+
+    january = into / files[0]
+    january.write_bytes(
+        gzip.compress(gzip.decompress(january.read_bytes()).replace(b"admin", b"other", 1))
+    )
+    assert await archived(audit, datetime(2026, 3, 15, tzinfo=UTC), into) == 1

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vireo.cli import audit_search, completion, options, session
+from vireo.cli import audit_archive, audit_search, completion, options, session
+from vireo.cli.audit_file import checked, progress
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples
 from vireo.cli.printing import Output, note, show_data, show_lines, show_table
@@ -45,6 +46,7 @@ def audit() -> None:
 
 app.command("log", epilog=audit_search.LOG_EXAMPLES)(audit_search.log)
 app.command("show", epilog=audit_search.SHOW_EXAMPLES)(audit_search.show)
+app.command("archive", epilog=audit_archive.EXAMPLES)(audit_archive.archive)
 
 
 @app.command(
@@ -193,7 +195,7 @@ async def _verify_record(
     client: Client, key: str | None, *, since: datetime | None, until: datetime | None
 ) -> int:
     faults = rows = 0
-    with _progress() as bar:
+    with progress() as bar:
         task = bar.add_task("rows", total=None)
         async for piece in client.audit.check(since=since, until=until):
             rows += piece.rows
@@ -245,28 +247,7 @@ def _fault_line(fault: Fault) -> str:
 
 
 def _verify_file(file: Path, key: str) -> Exit:
-    from chassis.signing import is_signed
-    from schemas.proofs import check_file
-
-    found = proven = 0
-    try:
-        with file.open("rb") as lines, _progress() as bar:
-            task = bar.add_task("lines", total=None)
-            for step in check_file(lines, key=key.strip().lower(), is_signed=is_signed):
-                proven = step.proven
-                found += len(step.findings)
-                bar.update(task, completed=step.line)
-                show_lines(
-                    [
-                        f"line {each.line}: "
-                        + (f"row {each.number} " if each.number is not None else "")
-                        + (f"(event {each.id}) " if each.id is not None else "")
-                        + each.what
-                        for each in step.findings
-                    ]
-                )
-    except OSError as error:
-        session.refuse(f"cannot read {file}: {error.strerror}")
+    proven, found = checked(file, key)
     note(f"{proven} events proven: {_verdict(found)}")
     return Exit.FAILED if found else Exit.OK
 
@@ -289,17 +270,3 @@ def _opened(file: Path | None) -> Iterator[Any]:
             yield opened
     except OSError as error:
         session.refuse(f"cannot write {file}: {error.strerror}")
-
-
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
