@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -330,9 +331,43 @@ async def consumer(connection: Nats, words: list[str]) -> Any:
     if words[0] == "ls":
         found = (await api(connection, f"CONSUMER.LIST.{words[1]}"))["consumers"]
         return {each["name"] for each in found}
+    if words[0] == "add":
+        return await added(connection, words)
+    if words[0] == "next":
+        return await next_of(connection, words)
+    if words[0] == "rm":
+        return await api(connection, f"CONSUMER.DELETE.{words[1]}.{words[2]}")
     if words[0] == "unpin":
         return await api(connection, f"CONSUMER.UNPIN.{words[1]}.{words[2]}", {"group": words[3]})
     return (await api(connection, f"CONSUMER.INFO.{words[1]}.{words[2]}"))["config"]["description"]
+
+
+async def added(connection: Nats, words: list[str]) -> Any:
+    options = dict(pairwise(words[3:]))
+    config = {
+        "name": words[2],
+        "durable_name": words[2],
+        "filter_subject": options["--filter"],
+        "deliver_policy": options["--deliver"],
+        "ack_policy": options["--ack"],
+        "description": options["--description"],
+    }
+    wish = {"stream_name": words[1], "action": "create", "config": config}
+    made = await api(
+        connection, f"CONSUMER.CREATE.{words[1]}.{words[2]}.{config['filter_subject']}", wish
+    )
+    return made["config"]["ack_policy"] == "explicit"
+
+
+async def next_of(connection: Nats, words: list[str]) -> Any:
+    """One message, acknowledged."""
+    inbox = await connection.subscribe(connection.new_inbox())
+    await order(connection)
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{words[1]}.{words[2]}"
+    await connection.publish(subject, b'{"batch":1,"expires":5000000000}', reply=inbox.subject)
+    message = await inbox.next_msg(timeout=10)
+    await connection.request(message.reply, b"+ACK", timeout=5)
+    return json.loads(message.data)["type"].startswith("vireo.operation.")
 
 
 async def kv(connection: Nats, words: list[str]) -> Any:
@@ -416,7 +451,11 @@ async def test_what_natscli_is_told_to_ask_is_answered(document: Path, terminal:
 
 
 async def check_nats(connection: Nats, words: list[str]) -> None:
-    words = [word for word in words[1:] if word not in ("--raw", "--json", "--force", "--context", "vireo")]
+    words = [
+        word
+        for word in words[1:]
+        if word not in ("--raw", "--json", "--force", "--context", "vireo")
+    ]
     if words[0] == "pub":
         assert words[1] == "vireo.cmd.default.vm.start"  # what `one_dead_letter` did
         return
