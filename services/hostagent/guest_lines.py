@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 0.5
 """How often it is looked who runs."""
-AGAIN_S = 30.0
-"""How long after a socket could not be had it is tried again."""
+AGAIN_S = 5.0
+"""How long after a socket could not be had, or has failed, it is tried again."""
 REFUSED_S = 0.01
 """The least time between two refusals at the socket that all guests share."""
 BURST = 10
@@ -65,6 +65,7 @@ class GuestLines:
         self._lines: dict[VmId, asyncio.Task[None]] = {}
         self._listeners: dict[VmId, asyncio.Task[None]] = {}
         self._cids: dict[int, VmId] = {}
+        self._complaints: dict[VmId, str] = {}
 
     @property
     def connected(self) -> int:
@@ -97,6 +98,7 @@ class GuestLines:
             if (task := tasks.pop(vm, None)) is not None:
                 task.cancel()
         self._standings.pop(vm, None)
+        self._complaints.pop(vm, None)
         self._cids = {cid: other for cid, other in self._cids.items() if other != vm}
 
     def _expect_on_unix(self, vm: VmId) -> None:
@@ -128,13 +130,13 @@ class GuestLines:
                         if not self._admit_by_cid(line, peer):
                             await self._clock.sleep(REFUSED_S)
             except OSError as error:
-                log.warning("guests_not_heard", port=self._settings.port, error=str(error))
+                self._complain("", f"vsock port {self._settings.port}: {error}")
                 await self._clock.sleep(AGAIN_S)
 
     async def _alone(self, vm: VmId, path: Path) -> None:
         """One guest's own socket. While it is held off, what it wants waits there."""
         if not guest_sockets.fits(path):
-            log.info("guest_not_heard", vm=vm, error=f"too long for a socket: {path}")
+            log.debug("guest_not_heard", vm=vm, error=f"too long for a socket: {path}")
             return
         while True:
             try:
@@ -144,8 +146,14 @@ class GuestLines:
                         self._admit(vm, line)
                         await self._clock.sleep(self._held_off_s(vm))
             except (OSError, LookupError) as error:
-                log.warning("guest_not_heard", vm=vm, error=str(error))
+                self._complain(vm, f"{path}: {error}")
                 await self._clock.sleep(AGAIN_S)
+
+    def _complain(self, vm: VmId, error: str) -> None:
+        """Once, and again when it is something else; `vm` is empty where it is about all of them."""
+        if self._complaints.get(vm) != error:
+            log.warning("guest_not_heard", vm=vm, error=error)
+        self._complaints[vm] = error
 
     def _admit_by_cid(self, line: socket.socket, peer: object) -> bool:
         cid, port = peer if isinstance(peer, tuple) else (-1, -1)

@@ -43,7 +43,8 @@ def transport_of(settings: GuestAgentSettings, device: Path = DEVICE) -> Transpo
     """What `auto` comes to on this host."""
     if settings.transport != "auto":
         return settings.transport
-    return "vsock" if device.is_char_device() else "unix"
+    usable = device.is_char_device() and os.access(device, os.R_OK | os.W_OK)
+    return "vsock" if usable else "unix"
 
 
 def unix_path(folder: Path, port: int) -> Path:

@@ -123,13 +123,14 @@ def test_a_kernel_without_a_required_module_is_refused_by_name(tmp_path: Path) -
         KernelModules(tmp_path).load(("virtio_net", "virtio_blk"), optional=())
 
 
-def test_an_image_is_three_files_of_one_name() -> None:
+def test_an_image_is_files_of_one_name() -> None:
     image = GuestImage(Path("/images"), "tiny")
 
     assert [str(part) for part in image.parts] == [
         "/images/tiny.vmlinuz",
         "/images/tiny.initrd",
         "/images/tiny.qcow2",
+        "/images/tiny.host-modules",
     ]
 
 
