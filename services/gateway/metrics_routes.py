@@ -30,8 +30,8 @@ log = structlog.get_logger()
 HOUR_S = 3600.0
 RECENT_S = 10.0
 """Who begins to watch is shown this much of what was, so as not to wait for the next tick."""
-WATCH_S = 10.0
-"""How long the metrics service is asked to wait at a time."""
+WATCH_S = 3.0
+"""How long the metrics service is asked to wait at a time; so long, at most, its end waits for us."""
 MICROSECONDS = 1_000_000
 
 _samples = msgspec.json.Decoder(LiveSamples)

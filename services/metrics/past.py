@@ -20,7 +20,7 @@ from schemas.telemetry import HostFrame
 from services.metrics.answers import live_samples, metrics_of, unknown_series
 from services.metrics.columns import Measured
 from services.metrics.entries import Entries, bucketed, none_of, of_ticks
-from services.metrics.levels import Reading, plan
+from services.metrics.levels import FINEST, Reading, plan
 from services.metrics.recorder import Recorder
 from services.metrics.rings import RingLimits, Rings, Tick
 from services.metrics.series import SERIES, Kind
@@ -78,7 +78,7 @@ class Past:
         if errors:
             return invalid_request(*errors)
         kind, name = _named(query)
-        reading = self._plan(kind, name, query)
+        reading = await self._reading(kind, name, query)
         if query.step_s is not None and reading.buckets > self._history.most_points:
             return invalid_request(_too_many(reading, self._history.most_points))
         pieces = await self._pieces(kind, name, reading)
@@ -87,22 +87,38 @@ class Past:
         )
         return metrics_of(kind, name, reading, buckets, query.series)
 
-    def _plan(self, kind: Kind, name: str, query: GetHistory) -> Reading:
-        now_s = self._clock.now().timestamp()
-        ring_from_s = max(
-            self._started_s,
-            now_s - self.rings.limits.window_s,
-            self.rings.whole_since(kind, name),
-        )
+    async def _reading(self, kind: Kind, name: str, query: GetHistory) -> Reading:
+        """By the tick where the ring has all there is: since it is whole, or nothing was before it."""
+        ring_from_s = self._ring_from_s(kind, name)
+        reading = self._plan(kind, name, query, ring_from_s)
+        window_s = self.rings.limits.window_s
+        if not reading.levels or query.since < self._clock.now().timestamp() - window_s:
+            return reading
+        before = await self._kept().read(FINEST, entity(kind, name), query.since, ring_from_s)
+        return reading if len(before) else self._plan(kind, name, query, 0.0)
+
+    def _ring_from_s(self, kind: Kind, name: str) -> float:
+        if not self._history.keep:
+            return 0.0
+        began_s = self._clock.now().timestamp() - self.rings.limits.window_s
+        return max(self._started_s, began_s, self.rings.whole_since(kind, name))
+
+    def _plan(self, kind: Kind, name: str, query: GetHistory, ring_from_s: float) -> Reading:
         return plan(
             from_s=query.since,
             to_s=query.until,
             step_s=query.step_s,
             points=self._history.points,
-            now_s=now_s,
-            ring_from_s=ring_from_s if self._history.keep else 0.0,
+            now_s=self._clock.now().timestamp(),
+            ring_from_s=ring_from_s,
             tick_s=self.rings.tick_s(kind, name),
         )
+
+    def _kept(self) -> Store:
+        """Raises Retry while Postgres was not reached yet."""
+        if self._store is None:
+            raise Retry(AWAY_S, "Postgres was not reached yet")
+        return self._store
 
     async def _pieces(self, kind: Kind, name: str, reading: Reading) -> list[Entries]:
         """The coarsest level first; where it ends, the next one begins, and the ring is the last."""
@@ -110,11 +126,8 @@ class Past:
         from_s = float(reading.from_s)
         to_s = float(reading.from_s + reading.buckets * reading.step_s)
         pieces = [none_of(width)]
-        if reading.levels and self._store is None:
-            raise Retry(AWAY_S, "Postgres was not reached yet")
         for level in reading.levels:
-            assert self._store is not None
-            found = await self._store.read(level, entity(kind, name), from_s, to_s)
+            found = await self._kept().read(level, entity(kind, name), from_s, to_s)
             if len(found):
                 pieces.append(found)
                 from_s = float(found["at"][-1]) + level.step_s

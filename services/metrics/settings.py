@@ -50,7 +50,7 @@ class RingsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     window_s: Annotated[float, Meta(ge=60, le=86_400)] = 3600
     """How far it goes back."""
     memory_mib: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 4096
-    """Most memory for all hosts; beyond it the oldest goes. A VM takes some 55 KiB an hour at 5 s a tick."""
+    """Most memory for all hosts; beyond it the oldest goes. A VM takes some 55 KiB at a tick of 5 s."""
     host_mib: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 256
     """Most memory for one host and its VMs; beyond it, that host's oldest goes."""
     skew_s: Annotated[float, Meta(ge=0, le=3600)] = 30

@@ -49,7 +49,9 @@ def quantity(value: float | None, unit: str) -> str:
         return of_bytes(round(value)) + ("/s" if unit == "bytes/s" else "")
     if unit == "ratio":
         return share(value)
-    return f"{number(value)} W" if unit == "watts" else number(value)
+    if unit == "watts":
+        return f"{number(value)} W"
+    return f"{value:g}" if unit == "vms" else number(value)
 
 
 def _row(name: str, values: SeriesValues, *, wide: bool) -> tuple[str, ...]:
