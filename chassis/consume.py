@@ -178,32 +178,39 @@ class Stopped(Exception):
 
 
 async def _work_off(waiting: Feed[Delivery], consumer: BatchConsumer, settler: Settler) -> None:
-    with suppress(Stopped):
-        while not settler.stopping.is_set():
-            batch = [await anext(waiting)]
-            while len(waiting) and len(batch) < consumer.batch:
-                batch.append(await anext(waiting))
-            await _see_batch_through(batch, consumer, settler)
+    """A batch is begun while the one before is still being acknowledged."""
+    before: asyncio.Task[None] | None = None
+    async with asyncio.TaskGroup() as acknowledging:
+        with suppress(Stopped):
+            while not settler.stopping.is_set():
+                batch = await waiting.several(consumer.batch)
+                if await _see_batch_through(batch, consumer, settler):
+                    if before is not None:
+                        await before
+                    before = acknowledging.create_task(settler.finish_all(batch))
 
 
 async def _see_batch_through(
     batch: list[Delivery], consumer: BatchConsumer, settler: Settler
-) -> None:
-    """All at once; as a whole again after a `Retry` with a delay; else one by one, in order."""
+) -> bool:
+    """All at once; as a whole again after a `Retry` with a delay; else one by one, in order.
+
+    Returns whether it is to be acknowledged as a whole."""
     messages = [delivery.message for delivery in batch]
     tries = 0
     while not settler.stopping.is_set():
         outcome = await settler.timed(consumer.handler(messages))
         match outcome:
             case Done():
-                return await settler.finish_all(batch)
+                return True
             case Again(counted=False) if outcome.after_s != 0:
                 wait_s = outcome.after_s or backoff_s(tries, settler.patience)
                 await settler.pause(min(wait_s, settler.patience.hold_s))
                 tries += 1
             case Refused() | Again():
-                return await _singly(batch, consumer, settler)
-    return None
+                await _singly(batch, consumer, settler)
+                return False
+    return False
 
 
 async def _singly(batch: list[Delivery], consumer: BatchConsumer, settler: Settler) -> None:

@@ -51,14 +51,27 @@ class Feed(AsyncIterator[T], Generic[T]):
         return self
 
     async def __anext__(self) -> T:
+        if not self._backlog:
+            await self._filled()
+        item = self._backlog.popleft()
+        self._on_taken()
+        return item
+
+    async def several(self, most: int) -> list[T]:
+        """The next item as soon as there is one, and with it what else is there already."""
+        if not self._backlog:
+            await self._filled()
+        count = min(most, len(self._backlog))
+        items = [self._backlog.popleft() for _ in range(count)]
+        self._on_taken()
+        return items
+
+    async def _filled(self) -> None:
         while not self._backlog:
             if self._failure is not None:
                 raise self._failure
             self._wake.clear()
             await self._wake.wait()
-        item = self._backlog.popleft()
-        self._on_taken()
-        return item
 
 
 @asynccontextmanager

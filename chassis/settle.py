@@ -210,8 +210,13 @@ class Settler:
 
     async def finish_all(self, deliveries: Sequence[Delivery]) -> None:
         """The last one's confirmation stands for all: they go one way, in this order."""
-        for delivery in deliveries[:-1]:
-            await self.finish(delivery, confirmed=False)
+        try:
+            for delivery in deliveries[:-1]:
+                await delivery.ack(confirmed=False)
+        except BusError as error:
+            log.info("acks_failed", consumer=self._consumer, error=str(error))
+        finally:
+            self._in_hand.difference_update(deliveries[:-1])
         await self.finish(deliveries[-1])
 
     async def pause(self, seconds: float) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from chassis.nats.parser import FastParser
+
 PLAIN = b"NATS/1.0\r\n"
 """How headers begin that hold no status of the server's."""
 Receive = Callable[[Msg], None]
@@ -75,6 +77,27 @@ def headers_in(raw: bytes) -> dict[str, str]:
 class FastClient(Client):
     """A client whose subscribers are `Route.on_message`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = FastParser(self, self._take, self._failed)
+
+    def _take(self, sid: int, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> bool:
+        """Hand a message over, if it is for a route and says nothing of the server's own."""
+        sub = self._subs.get(sid)
+        route = getattr(sub._cb, "__self__", None) if sub is not None else None
+        if not isinstance(route, Route):
+            return False
+        said: Any = None
+        if headers:
+            if not data or not headers.startswith(PLAIN):
+                return False
+            said = Headers(headers[len(PLAIN) :])
+        route.receive(Msg(self, subject.decode(), reply.decode(), data, said))
+        return True
+
+    async def _failed(self, error: Exception) -> None:
+        await self._error_cb(error)
+
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
@@ -83,14 +106,12 @@ class FastClient(Client):
         if not isinstance(route, Route):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        if data and headers and headers.startswith(PLAIN):
-            said: Any = Headers(headers[len(PLAIN) :])
-        else:
-            said = await self._process_headers(headers) if headers else None
         try:
-            route.receive(self._build_message(sid, subject, reply, data, said))
+            if not self._take(sid, subject, reply, headers or b"", data):
+                said = await self._process_headers(headers)
+                route.receive(self._build_message(sid, subject, reply, data, said))
         except Exception as error:  # noqa: BLE001  as the library does: the connection goes on
-            await self._error_cb(error)
+            await self._failed(error)
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
@@ -99,5 +120,6 @@ class FastClient(Client):
     async def publish_each(self, subjects: Sequence[str], payload: bytes) -> None:
         """The same few bytes to many subjects that the server itself has named, in one write."""
         line = b" %d\r\n%b\r\n" % (len(payload), payload)
-        await self._send_command(b"".join(b"PUB " + each.encode() + line for each in subjects))
+        begun = b"PUB " + "\n".join(subjects).encode().replace(b"\n", line + b"PUB ")
+        await self._send_command(begun + line)
         await self._flush_pending()

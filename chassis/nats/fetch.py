@@ -65,13 +65,14 @@ class Fetcher:
         self._ended: Ended | None = None
         self._wake = asyncio.Event()
         self._heard_at = 0.0
+        self._now = asyncio.get_running_loop().time
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Listen on the inbox, until the connection is lost or replaced."""
         async with self._link.subscribed(f"{self._inbox}.*", self._receive):
             with self._link.whenever_up(self._on_reconnected):
-                self._heard_at = _now()
+                self._heard_at = self._now()
                 yield
 
     @property
@@ -91,7 +92,7 @@ class Fetcher:
         if self._pin is not None:
             wish |= self._pin.request()
         if not self._open:
-            self._heard_at = _now()
+            self._heard_at = self._now()
         self._open[token] = count
         await self._ask(wish, token)
 
@@ -111,7 +112,9 @@ class Fetcher:
     async def wait(self) -> None:
         """Return when there may be reason to ask for more. Raises Ended."""
         while not self._wake.is_set():
-            patience_s = self._heard_at + self._settings.heartbeat_s * MISSED_HEARTBEATS - _now()
+            patience_s = (
+                self._heard_at + self._settings.heartbeat_s * MISSED_HEARTBEATS - self._now()
+            )
             if self._open and patience_s <= 0:
                 raise Ended("the server does not answer")
             try:
@@ -135,8 +138,8 @@ class Fetcher:
     def _receive(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]
         if token != RENEWAL:  # its answer doesn't tell whether the requests are still there
-            self._heard_at = _now()
-        status = status_of(message)
+            self._heard_at = self._now()
+        status = 0 if message.data else status_of(message)
         if status == HEARTBEAT:
             return
         if status:
@@ -168,7 +171,3 @@ class Fetcher:
     def _on_reconnected(self) -> None:
         self._ended = Ended("connected anew", renewed=True)
         self._wake.set()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -79,7 +79,8 @@ def incoming(message: Msg) -> Incoming:
     """The value of a received message; what only concerned its transport is left out."""
     place = place_of(message.reply)
     said: Any = message.headers
-    headers = said.without(TRANSPORT) if isinstance(said, Headers) else _readable(said or {})
+    # Its own type: to be asked whether it is a Mapping takes a while.
+    headers = said.without(TRANSPORT) if type(said) is Headers else _readable(said or {})
     if place is None:
         return Incoming(
             subject=message.subject, data=message.data, headers=headers, reply=message.reply
