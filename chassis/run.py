@@ -41,7 +41,7 @@ Build = Callable[[S, Rig], Awaitable[Service]]
 log = structlog.get_logger()
 
 OK, BROKEN, BAD_SETTINGS = 0, 1, 2
-GARBAGE_LOOK = 10_000
+GARBAGE_LOOK = 100_000
 """So many new containers, net, before the youngest are looked through for cycles; Python says 700."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from schemas import events
+from schemas.resources import OperationPhase
 from services.inventory.columns import json_of, text
 from services.inventory.model import (
     COMMAND_OF_POWER,
@@ -28,21 +29,20 @@ def operation_after(row: OperationRow | None, fact: Fact, id: str) -> OperationR
     ended = PHASE_RANK[row.phase] == PHASE_RANK["succeeded"]
     if change is not None and not (ended and type(data) in _ENDINGS):
         row = change(row, fact)
-    row = _with_phase(row, data)
-    if not row.actor and fact.envelope.actor:
-        row = replace(row, actor=text(fact.envelope.actor))
     return replace(
         row,
+        phase=_phase_after(row, data),
+        actor=row.actor or text(fact.envelope.actor or ""),
         position=max(row.position, fact.position),
         updated_at=row.updated_at if ended else max(row.updated_at, fact.at),
     )
 
 
-def _with_phase(row: OperationRow, data: Any) -> OperationRow:
+def _phase_after(row: OperationRow, data: Any) -> OperationPhase:
     said = PHASE_SAID.get(type(data))
     if said is None or PHASE_RANK[said] <= PHASE_RANK[row.phase]:
-        return row
-    return replace(row, phase=said)
+        return row.phase
+    return said
 
 
 def _accepted(row: OperationRow, fact: Fact) -> OperationRow:
