@@ -319,23 +319,50 @@ async def next_by(source: str, samples: asyncio.Queue[GuestSample]) -> GuestSamp
                 return sample
 
 
+def settings_in(folder: Path, agent: GuestAgentSettings) -> Settings:
+    write_image(folder / "images")
+    (folder / "data" / "vms" / VM).mkdir(parents=True)
+    return Settings(
+        host=HOST,
+        data_dir=folder / "data",
+        image_dir=folder / "images",
+        tick_s=0.1,
+        guest_agent=agent,
+    )
+
+
+def socket_of(settings: Settings) -> Path:
+    port = settings.guest_agent.push.port
+    return guest_sockets.unix_path(settings.data_dir / "vms" / VM, port)
+
+
+async def test_a_guest_that_changes_its_name_all_the_time_is_told_of_seldom(
+    short_path: Path,
+) -> None:
+    push = GuestPushSettings(interval_s=0.5, frames_per_s=100, bytes_per_s=1 << 20)
+    settings = settings_in(short_path, GuestAgentSettings(eager_interval_s=0.5, push=push))
+    async with world_of(settings, MemoryHypervisor()) as world, samples_of(world) as samples:
+        await world.assign(assignment_of())
+        await until(socket_of(settings).exists)
+        async with stranger_at(socket_of(settings)) as guest:
+            for number in range(100):
+                guest.say(b'{"v":1,"hostname":"guest-%d"}' % number)
+            while (await next_by("guest-agent", samples)).hostname != "guest-99":
+                pass
+        await world.happens("vm.guest_changed")
+        told = [name for name in world.names() if name == "vm.guest_changed"]
+        assert len(told) <= 5
+
+
 async def test_qemus_agent_is_asked_only_while_the_guests_own_is_silent(short_path: Path) -> None:
-    write_image(short_path / "images")
     asked = GuestAgentSettings(
         interval_s=0.1,
         longest_pause_s=0.1,
         eager_interval_s=0.5,
         push=GuestPushSettings(interval_s=0.5),
     )
-    settings = Settings(
-        host=HOST,
-        data_dir=short_path / "data",
-        image_dir=short_path / "images",
-        tick_s=0.1,
-        guest_agent=asked,
-    )
-    (short_path / "data" / "vms" / VM).mkdir(parents=True)
-    path = guest_sockets.unix_path(short_path / "data" / "vms" / VM, asked.push.port)
+    settings = settings_in(short_path, asked)
+    path = socket_of(settings)
     async with world_of(settings, MemoryHypervisor()) as world, samples_of(world) as samples:
         await world.assign(assignment_of())
         by_qga = await next_by("qga", samples)
