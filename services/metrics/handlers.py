@@ -102,6 +102,7 @@ async def build(settings: MetricsSettings, rig: Rig) -> Service:
     outlook = Outlook(settings, rig, fleet=newest.fleet, rings=past.rings)
     return Service(
         description="The newest telemetry of every host and guest",
+        consumers=[*outlook.consumers()],
         endpoints=[
             Endpoint(
                 name="host",

@@ -1,6 +1,6 @@
-"""What is shown and told of the fleet as a whole: pages, pushes, and the look at the control plane.
+"""What is shown and told of the fleet as a whole: pages, pushes, alerts, and the look at the plane.
 
-What belongs here: putting these parts together. What each does stands in `watch`, `pages` and `push`.
+What belongs here: putting these parts together. What each does stands in modules of their names.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from chassis.service import Endpoint, Rig
+from chassis.service import Consumer, Endpoint, Rig
 from schemas.loads import ListHostLoads, ListVmLoads
 from schemas.resources import Page
+from services.metrics.alert_setup import alerts
 from services.metrics.exposition import told
 from services.metrics.families import Family
 from services.metrics.loads import Rows, host_loads, vm_loads
@@ -38,8 +39,15 @@ class Outlook:
         self._watch = Watch(rig, settings.watch)
         self._pages = Pages(fleet, lambda: self._watch.plane)
         self._push = self._pushing(rig)
+        self._alerts = alerts(settings.alerts, rig, self._named)
+
+    def consumers(self) -> Iterator[Consumer]:
+        if self._settings.alerts.enabled:
+            yield self._alerts.consumer()
 
     def endpoints(self) -> Iterator[Endpoint]:
+        if self._settings.alerts.enabled:
+            yield from self._alerts.endpoints()
         yield Endpoint(
             name="load.hosts",
             description="How busy hosts are, by name",
@@ -61,8 +69,11 @@ class Outlook:
         yield self._serve
         if self._push is not None:
             yield self._push.push
+        if self._settings.alerts.enabled:
+            yield from self._alerts.background()
 
     async def close(self) -> None:
+        await self._alerts.close()
         if self._push is not None:
             self._push.close()
 
@@ -86,6 +97,9 @@ class Outlook:
 
     async def _serve(self) -> None:
         await self._pages.serve(self._settings.prometheus)
+
+    def _named(self, names: frozenset[str]) -> Iterator[Family]:
+        return told(self._fleet(), self._watch.plane, names=names)
 
     def _told(self) -> Iterator[Family]:
         return told(self._fleet(), self._watch.plane)

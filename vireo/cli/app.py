@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vireo.cli import (
+    alert,
     audit,
     capacity,
     completion,
@@ -50,6 +51,7 @@ definition.policy.command("test", epilog=policy_trial.EXAMPLES)(policy_trial.tri
 app.add_typer(definition.policy, name="policy")
 app.add_typer(definition.template, name="template")
 app.add_typer(definition.project, name="project")
+app.add_typer(alert.app, name="alert")
 app.command("top", epilog=top.EXAMPLES)(top.top)
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.add_typer(plan.balance, name="balance")

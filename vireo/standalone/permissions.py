@@ -128,6 +128,7 @@ _SERVICES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "vireo.svc.>",
             *(f"$KV.{subjects.KV_CONFIG}.{subjects.definition_key(kind, '*')}" for kind in KINDS),
             "vireo.cmd.*.fleet.restore",
+            "vireo.replay.>",
         ),
         (),
     ),
