@@ -1,7 +1,8 @@
-"""The metrics service: the newest that every host and guest has told of itself.
+"""The metrics service: what every host and guest tells of itself, now and over the years.
 
-Owns: nothing that outlives it; what it knows is told anew with every tick.
+Owns: the tables `chunks` and `summed_up`, in a database of its own; the last hour is in memory.
 Consumes: telemetry frames (`vireo.tel.<site>.<host>`, core NATS).
-Emits: nothing. Answers `host` and `vm` at `vireo.svc.metrics.…`, and Prometheus' scrapes over HTTP.
-Rests on: the newest wins and loss is fine; what falls silent is forgotten after a while.
+Emits: nothing. Answers `host`, `vm`, `history` and `watch` at `vireo.svc.metrics.…`, and Prometheus'
+scrapes over HTTP.
+Rests on: the newest wins and loss is fine: what was not told is a gap. What falls silent is forgotten.
 """
