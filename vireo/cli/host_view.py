@@ -110,6 +110,7 @@ def _what(host: Host, now: datetime) -> Section:
         ("labels", words.pairs(labels_of(host))),
         ("taints", words.listed(taints_of(host))),
         ("networks", words.listed(host.facts.networks)),
+        ("vsock", "yes" if host.facts.vsock else "no"),
         ("images", words.listed(tuple(image.name for image in host.facts.images))),
         ("registered", f"{words.when(host.registered_at)}"),
         ("changed", f"{words.age(host.updated_at, now)} ago"),
