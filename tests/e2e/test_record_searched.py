@@ -23,6 +23,7 @@ async def test_what_was_asked_is_found_again_and_the_fleet_is_seen_as_it_was(
     assert vm.operation is not None
     log = site.cli("audit", "log", "--vm", vm.id, "--oldest", "--type", "vm.defined")
     assert [line.split()[2] for line in log.splitlines()[1:]] == ["vm.defined"]
+    assert log == site.cli("audit", "log", "--vm", "searched", "--oldest", "--type", "vm.defined")
     found = json.loads(
         site.cli("audit", "log", "--actor", "token/admin", "--operation", deletion.id, "-o", "json")
     )

@@ -115,7 +115,7 @@ def export(
         session.refuse("name an --operation or a --vm, or a time --from or --to")
 
     async def body(client: Client) -> None:
-        about = (await client.vms.get(vm)).id if vm else None
+        about = await audit_search.vm_ever(client, vm) if vm else None
         lines = client.audit.export(
             operation=operation, vm=about, since=_utc(since), until=_utc(until)
         )

@@ -72,7 +72,7 @@ def log(
     async def body(client: Client) -> None:
         from vireo.cli.audit_view import log_table
 
-        about = (await client.vms.get(vm)).id if vm else None
+        about = await vm_ever(client, vm) if vm else None
         listing = client.events.list(
             operation=operation,
             vm=about,
@@ -117,6 +117,18 @@ def show(
             note("there is more than is shown: vireo audit log --operation " + operation)
 
     session.run(context, body)
+
+
+async def vm_ever(client: Client, vm: str) -> str:
+    """The id of a VM that is, or of the newest of those that were called so."""
+    from vireo.errors import NotFound
+
+    try:
+        return (await client.vms.get(vm)).id
+    except NotFound:
+        async for gone in client.vms.list(name=vm, state="deleted", limit=1):
+            return gone.id
+        raise
 
 
 def _plain(header: Header) -> Any:
