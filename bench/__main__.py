@@ -13,7 +13,7 @@ import structlog
 from bench.report import json_line, table
 
 NAMES = ("creates", "boot", "footprint", "scheduler", "inventory", "metrics")
-PARTS = {"metrics": ("metrics", "guest_agent")}
+PARTS = {"metrics": ("metrics", "stats", "guest_agent")}
 """Of what has other modules than the one of its name."""
 
 
