@@ -6,13 +6,14 @@ and the id of the operation that it opens.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from schemas.alerts import SilenceSeconds, Text
 from schemas.definitions import Project, Template
-from schemas.ids import HostName, Labels, Name, VmId
+from schemas.ids import HostName, Labels, Name, OperationId, VmId
 from schemas.policies import Policy
 from schemas.resources import HostTuning, StopMode, VmSpec
 from schemas.rules import Taint
@@ -145,10 +146,34 @@ class UnsilenceAlert(Struct, frozen=True, kw_only=True):
     rule: Name
 
 
+class ReplayEvents(Struct, frozen=True, kw_only=True):
+    """Publish recorded events again under `vireo.replay.<name>.…`. All that is given must hold, one of
+    `types`."""
+
+    name: Name
+    since: datetime
+    """What was stored then or later,"""
+    until: datetime
+    """and before this."""
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0
+    """How many times as fast as it was; 0 is as fast as it goes."""
+    vm: VmId | None = None
+    host: HostName | None = None
+    operation: OperationId | None = None
+    types: Annotated[tuple[Annotated[str, Meta(max_length=61)], ...], Meta(max_length=20)] = ()
+
+
+class StopReplay(Struct, frozen=True, kw_only=True):
+    """End what is being published under a name."""
+
+    name: Name
+
+
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
 ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
 RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
 DefinitionCommand = ApplyDefinition | RemoveDefinition
 RebuildCommand = RebuildInventory | RebuildFleet
+ReplayCommand = ReplayEvents | StopReplay
 AlertCommand = SilenceAlert | UnsilenceAlert
-Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildCommand | AlertCommand
+Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildCommand | ReplayCommand | AlertCommand

@@ -271,6 +271,14 @@ class LedgerGapSettled(Struct, frozen=True, kw_only=True):
     missing: int
 
 
+class ReplayEnded(Struct, frozen=True, kw_only=True):
+    """So many recorded events were published again; `complete`, or it was told to stop."""
+
+    name: Name
+    published: int
+    complete: bool
+
+
 class FleetRestored(Struct, frozen=True, kw_only=True):
     """By the scheduler: part of what belongs into FLEET was looked at; so much of it was written, and so
     much was there."""
@@ -336,7 +344,7 @@ DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
 DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
 LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled
-RebuildEvent = InventoryRebuilt | FleetRestored
+RebuildEvent = InventoryRebuilt | FleetRestored | ReplayEnded
 AlertEvent = AlertFired | AlertResolved | AlertSilenced | AlertUnsilenced
 Event = (
     OperationEvent | VmEvent | HostEvent | DefinitionEvent | LedgerEvent | RebuildEvent | AlertEvent

@@ -367,6 +367,8 @@ MESSAGES: tuple[Struct, ...] = (
     commands.RemoveProject(name=PROJECT.name),
     commands.RebuildInventory(compare_only=True),
     commands.RebuildFleet(),
+    commands.ReplayEvents(name="friday", since=AT, until=AT.replace(hour=10), speed=100),
+    commands.StopReplay(name="friday"),
     commands.SilenceAlert(rule=ALERT.rule, for_s=7200, reason="the disk is being replaced"),
     commands.UnsilenceAlert(rule=ALERT.rule),
     restores.RestoreFleet(part=1, of=2, assignments=(ASSIGNMENT,), hosts=(FACTS,)),
@@ -401,6 +403,7 @@ MESSAGES: tuple[Struct, ...] = (
     events.LedgerSealed(seal=SEAL),
     events.LedgerGapFound(epoch=0, first=4117, last=4120),
     events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
+    events.ReplayEnded(name="friday", published=4711, complete=True),
     events.FleetRestored(part=1, of=2, written=2, kept=0),
     events.AlertFired(alert=ALERT),
     events.AlertResolved(
@@ -675,6 +678,7 @@ ABOUT = {
     "ledger": "events",
     "inventory": "inventory",
     "fleet": "fleet",
+    "replay": "friday",
     "alert": ALERT.rule,
 }
 

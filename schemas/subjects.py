@@ -22,6 +22,7 @@ COMMANDS = "COMMANDS"
 ACTIONS = "ACTIONS"
 EVENTS = "EVENTS"
 ADVISORIES = "ADVISORIES"
+REPLAYS = "REPLAYS"
 DEADLETTERS = "DEADLETTERS"
 
 DAY_S = 86_400.0
@@ -97,6 +98,16 @@ STREAMS: tuple[Stream, ...] = (
         ),
         max_age_s=30 * DAY_S,
         max_bytes=256 * MIB,
+        full="drop_old",
+    ),
+    Stream(
+        name=REPLAYS,
+        description="Recorded events, published again for programs to try themselves on",
+        subjects=("vireo.replay.>",),
+        max_age_s=DAY_S,
+        max_bytes=1024 * MIB,
+        duplicate_window_s=600,
+        atomic=True,
         full="drop_old",
     ),
     Stream(
@@ -198,6 +209,8 @@ CATALOG: tuple[Channel, ...] = (
     _command(restores.RestoreFleet, "fleet", "restore", "scheduler"),
     _command(commands.SilenceAlert, "alert", "silence", "metrics"),
     _command(commands.UnsilenceAlert, "alert", "unsilence", "metrics"),
+    _command(commands.ReplayEvents, "replay", "start", "inventory"),
+    _command(commands.StopReplay, "replay", "stop", "inventory"),
     _action(actions.RebootVmOnce, "vm", "reboot_once"),
     _event(events.OperationAccepted, "operation", "accepted", "gateway"),
     _event(events.OperationProgressed, "operation", "progressed", "hostagent"),
@@ -231,6 +244,7 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
     _event(events.InventoryRebuilt, "inventory", "rebuilt", "inventory"),
     _event(events.FleetRestored, "fleet", "restored", "scheduler"),
+    _event(events.ReplayEnded, "replay", "ended", "inventory"),
     _event(events.AlertFired, "alert", "fired", "metrics"),
     _event(events.AlertResolved, "alert", "resolved", "metrics"),
     _event(events.AlertSilenced, "alert", "silenced", "metrics"),
@@ -283,6 +297,12 @@ def event_pattern(
     """The events of a kind, by whomever and about whatever unless it is given (a pattern)."""
     where, by = (text if text == "*" else _name(text) for text in (site, source))
     return f"vireo.evt.{where}.{by}.{kind}.{id if id == '*' else _id(id)}.{event}"
+
+
+def replayed(name: str, *, site: str, source: str, kind: str, id: str, event: str) -> str:
+    """The subject of a recorded event that is published again: never one that anything live listens to."""
+    about = id.lower() if is_name(id.lower()) or is_uuid7(id) else "-"
+    return f"vireo.replay.{_name(name)}.{_name(site)}.{_name(source)}.{kind}.{about}.{event}"
 
 
 def telemetry(*, site: str, host: str) -> str:

@@ -22,6 +22,7 @@ from vireo.hosts import Hosts
 from vireo.inventory import Fleet, Inventory
 from vireo.operations import Operations
 from vireo.plans import Plans
+from vireo.replays import Replays
 from vireo.settings import ClientSettings
 from vireo.subscriptions import Subscriptions
 from vireo.transport import Transport
@@ -41,6 +42,7 @@ class DryRun:
         self.projects = projects(transport, asking)
         self.inventory = Inventory(transport, asking)
         self.fleet = Fleet(transport, asking)
+        self.replays = Replays(transport, asking)
 
 
 class Client:
@@ -67,6 +69,7 @@ class Client:
         self.projects = projects(self._transport, self.operations)
         self.inventory = Inventory(self._transport, self.operations)
         self.fleet = Fleet(self._transport, self.operations)
+        self.replays = Replays(self._transport, self.operations)
         self.plans = Plans(self._transport)
         self.events = Events(self._transport)
         self.subscriptions = Subscriptions(self._transport)

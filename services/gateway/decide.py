@@ -205,6 +205,8 @@ def target_of(message: commands.Command) -> str:
             return message.rule
         case commands.RebuildInventory():
             return "inventory"
+        case commands.ReplayEvents() | commands.StopReplay():
+            return message.name
         case commands.RebuildFleet():
             return "fleet"
         case _:

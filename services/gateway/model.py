@@ -228,6 +228,24 @@ class SubscriptionRequest(Struct, frozen=True, kw_only=True):
     """An event that is not settled for so long is handed out again."""
 
 
+class ReplayRequest(Struct, frozen=True, kw_only=True):
+    """Body of `/v1/replays`. All that is given must hold, one of `types`."""
+
+    name: Name
+    """They are published under `vireo.replay.<name>.…`."""
+    since: datetime
+    """What was stored then or later,"""
+    until: datetime
+    """and before this."""
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0
+    """How many times as fast as it was; 0 is as fast as it goes."""
+    vm: Name | None = None
+    """Id or name."""
+    host: HostName | None = None
+    operation: OperationId | None = None
+    types: Annotated[tuple[EventName, ...], Meta(max_length=20)] = ()
+
+
 class Wish(Struct, frozen=True, kw_only=True):
     """A valid mutating request before it has an id: what is asked, told from every other request.
 

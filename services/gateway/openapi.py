@@ -48,6 +48,7 @@ from services.gateway.model import (
     Nothing,
     RebootRequest,
     RebuildRequest,
+    ReplayRequest,
     SilenceRequest,
     StopRequest,
     SubscriptionRequest,
@@ -109,6 +110,9 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
         "taints": [{"key": "gpu", "effect": "refuse"}],
         "tuning": {"cpu_overcommit": 2.0, "reserve_memory_mib": 2048, "weight": 5.0},
     },
+    ReplayRequest: ReplayRequest(
+        name="friday", since=samples.AT, until=samples.AT.replace(hour=10), speed=100
+    ),
     RebuildRequest: RebuildRequest(compare_only=True),
     SubscriptionRequest: SubscriptionRequest(types=("vm.crashed", "host.*"), lease_s=60),
     TakeEvents: TakeEvents(limit=10, wait_s=20),
@@ -169,6 +173,7 @@ TAGS = (
         "ledger",
         "inventory",
         "fleet",
+        "replays",
         "subscriptions",
         "health",
     ),

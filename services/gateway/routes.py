@@ -36,6 +36,7 @@ from services.gateway.model import (
 )
 from services.gateway.plan_routes import PLANS
 from services.gateway.rebuild_routes import REBUILDS
+from services.gateway.replay_routes import REPLAYS
 from services.gateway.route import Route
 from services.gateway.several import batch_errors
 from services.gateway.subscription_routes import SUBSCRIPTIONS
@@ -291,5 +292,6 @@ ROUTES: tuple[Route[Any, Any], ...] = (
     *DIFF,
     *AUDIT,
     *REBUILDS,
+    *REPLAYS,
     *SUBSCRIPTIONS,
 )

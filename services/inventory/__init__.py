@@ -4,11 +4,13 @@ Owns: the ledger (`events`, `event_keys`, `ledgers`, `gaps`, `seals`); the table
 `operations`, and how they were (`history`, `vm_versions`, …); `definitions`, and with it the keys
 `policy.*`, `template.*` and `project.*` of the bucket CONFIG.
 Consumes: every event (stream EVENTS, durable `inventory`); commands about policies, templates and
-projects (stream COMMANDS, durable `inventory-<site>`).
+projects (stream COMMANDS, durable `inventory-<site>`), about making the tables or FLEET anew
+(`rebuild-<site>`) and about replays (`replay-<site>`, `replay-stop-<site>`).
 Emits: `ledger.sealed`, `ledger.gap_found`, `ledger.gap_settled`; what became of those commands
-(`policy.applied`, `policy.removed`, …) and their operations' end.
+(`policy.applied`, `policy.removed`, …) and their operations' end; `inventory.rebuilt`,
+`replay.ended`, recorded events under `vireo.replay.<name>.…`; to the scheduler `fleet.restore`.
 Answers `vm.get`, `vm.list`, `host.get`, `host.list`, `operation.get` (which may wait), `operation.list`,
-`operation.effects`, `change.list`, `event.list`, `definition.get`, `definition.list`,
+`operation.effects`, `change.list`, `event.list`, `event.earlier`, `definition.get`, `definition.list`,
 `definition.versions`, and for auditors `ledger.…`, at `vireo.svc.inventory.…`.
 Rests on: events are inserted and projected in one transaction and acknowledged after its commit, so
 that a batch that is delivered again changes nothing.

@@ -24,6 +24,7 @@ from services.inventory.definition_outbox import DefinitionOutbox
 from services.inventory.definition_reads import Answer, DefinitionReads
 from services.inventory.definition_store import DefinitionStore
 from services.inventory.fleet_rebuild import FleetRebuild
+from services.inventory.replays import Replays
 from services.inventory.settings import InventorySettings
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Definitions:
         outbox: DefinitionOutbox,
         reads: DefinitionReads,
         fleet: FleetRebuild,
+        replays: Replays,
     ) -> None:
         self._rig = rig
         self._settings = settings
@@ -53,6 +55,7 @@ class Definitions:
         self._outbox = outbox
         self._reads = reads
         self._fleet = fleet
+        self._replays = replays
 
     async def on_command(
         self, command: Envelope[commands.DefinitionCommand], _message: Incoming
@@ -86,6 +89,8 @@ class Definitions:
             return Forecast(command="inventory.rebuild", kind="inventory", target="inventory")
         if isinstance(command.data, commands.RebuildFleet):
             return await self._fleet.foretell()
+        if isinstance(command.data, commands.ReplayCommand):
+            return await self._replays.foretell(command.data)
         if not isinstance(command.data, commands.DefinitionCommand):
             detail = f"the inventory does not decide on {command.type}"
             return invalid_request(FieldError(field="/command/type", detail=detail))
@@ -152,7 +157,7 @@ class Definitions:
 
 
 def definitions(
-    settings: InventorySettings, rig: Rig, postgres: Postgres, fleet: FleetRebuild
+    settings: InventorySettings, rig: Rig, postgres: Postgres, fleet: FleetRebuild, replays: Replays
 ) -> Definitions:
     sql = load_queries(Path(__file__).with_name("definitions.sql"))
     policies = shipped()
@@ -167,4 +172,4 @@ def definitions(
         retry_s=settings.config_retry_s,
     )
     reads = DefinitionReads(postgres, sql, policies, page_bytes=settings.page_bytes)
-    return Definitions(rig, settings, store=store, outbox=outbox, reads=reads, fleet=fleet)
+    return Definitions(rig, settings, store=store, outbox=outbox, reads=reads, fleet=fleet, replays=replays)

@@ -30,6 +30,7 @@ from services.inventory.model import Arrival
 from services.inventory.reads import Answer, Reads
 from services.inventory.rebuild_handlers import rebuilds
 from services.inventory.record import record_of
+from services.inventory.replays import replays_of
 from services.inventory.settings import InventorySettings
 from services.inventory.statements import statements
 from services.inventory.store import Store
@@ -243,7 +244,8 @@ def assemble(
     )
     earlier = Earlier(postgres, sql, stream=subjects.EVENTS, page_bytes=settings.page_bytes)
     fleet = fleet_rebuild(settings, rig, postgres)
-    defined = definitions(settings, rig, postgres, fleet)
+    replays = replays_of(settings, rig, postgres)
+    defined = definitions(settings, rig, postgres, fleet, replays)
     record = record_of(settings, rig, postgres, sql, store)
     return Service(
         description="Every event in Postgres, and what follows from it: VMs, hosts, operations",
@@ -260,6 +262,7 @@ def assemble(
             ),
             defined.consumer(),
             rebuilds(settings, rig, postgres, sql, fleet).consumer(),
+            *replays.consumers(),
         ],
         endpoints=[
             *endpoints(inventory, reads, effects, changes, settings),

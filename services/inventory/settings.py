@@ -50,6 +50,10 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Rows of the record that one request checks."""
     fleet_patience_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     """Patience for the scheduler to write anew what was lost with FLEET."""
+    replays: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Most replays at a time; others wait."""
+    replay_batch: Annotated[int, Meta(ge=1, le=1000)] = 200
+    """Events that a replay reads, and publishes as fast as it goes, at a time."""
     rebuild_batch: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
     """Events in one transaction where tables are made anew."""
     rebuild_patience_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0

@@ -319,7 +319,7 @@ async def stream(connection: Nats, words: list[str]) -> Any:
         return (await api(connection, f"STREAM.INFO.{words[1]}"))["config"]["description"]
     first = (await api(connection, f"STREAM.INFO.{words[1]}"))["state"]
     if first["messages"] == 0:
-        assert words[1] == "ADVISORIES"
+        assert words[1] in ("ADVISORIES", "REPLAYS")
         return "nothing there"
     sequence = int(words[2]) if words[0] == "get" else first["first_seq"]
     return (await api(connection, f"STREAM.MSG.GET.{words[1]}", {"seq": sequence}))["message"][

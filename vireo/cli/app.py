@@ -23,6 +23,7 @@ from vireo.cli import (
     operation,
     plan,
     policy_trial,
+    replay,
     top,
     up,
     vm,
@@ -60,6 +61,7 @@ app.add_typer(operation.app, name="operation")
 app.add_typer(event.app, name="event")
 app.add_typer(audit.app, name="audit")
 app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
+app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(context.app, name="context")
