@@ -106,3 +106,11 @@ async def lose_and_rebuild(plane: ControlPlane, client: Client, bus: Nats) -> No
     for name in ("web-1", "web-2"):
         twice = await said(client, ids[name])
         assert twice["vireo.vm.defined.v1"] == told[name]["vireo.vm.defined.v1"]
+
+    compared = plane.cli("inventory", "rebuild", "--compare-only")
+    assert "4 vms" in compared.stdout, compared
+    assert compared.stdout.rstrip().endswith("events: the same"), compared
+    taken = plane.cli("inventory", "rebuild")
+    assert taken.stdout.rstrip().endswith("events: the same"), taken
+    assert (await client.vms.get("web-2")).state == "running"
+    await client.vms.stop("web-2", mode="forced", wait=WAIT_S)
