@@ -25,6 +25,9 @@ DETAIL: dict[type[Any], Callable[[Any], str]] = {
     events.VmFailed: lambda said: said.detail,
     events.VmDrifted: lambda said: f"found {said.found}, expected {said.expected}",
     events.VmGuestChanged: lambda said: ", ".join(said.guest.addresses),
+    events.AlertFired: lambda said: said.alert.summary,
+    events.AlertResolved: lambda said: said.alert.summary,
+    events.AlertSilenced: lambda said: f"until {said.silence.until:%Y-%m-%d %H:%M:%S}",
     events.HostConfigured: lambda said: f"generation {said.config.generation}",
 }
 """What a step says besides its name; nothing where the name says it all."""

@@ -220,9 +220,9 @@ class Alerts:
     # what is wished and asked
 
     async def on_command(self, command: Envelope[AlertCommand], _message: Incoming) -> None:
-        """A repetition comes to the same: all times are the command's."""
+        """A repetition comes to the same: a silence begins with its command, however late that is read."""
         await self._loaded.wait()
-        at, site, rule = time_of(command.id), self._rig.site, command.data.rule
+        at, site, rule = self._rig.clock.now(), self._rig.site, command.data.rule
         problem = self._why_not(rule)
         silence = self._silence_of(command)
         try:
