@@ -7,7 +7,7 @@ select position, epoch from ledgers where stream = $1;
 -- name: live_vms
 select id::text from vms
 where not deleted and spec is not null and site = $1 and ($2::uuid is null or id > $2)
-order by id
+order by vms.id
 limit $3;
 
 -- name: assigned

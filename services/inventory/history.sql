@@ -50,16 +50,16 @@ where id = $1::uuid;
 select
     id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
     operation::text, problem
-from vms_at($2)
+from vms_at($2) as past
 where id in (select id from vm_documents where name = $1) and name = $1 and not deleted
-order by id desc
+order by past.id desc
 limit 1;
 
 -- name: past_list_vms
 select
     id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
     operation::text, problem
-from vms_at($7)
+from vms_at($7) as past
 where id in (
         select id from vm_lives
         where case
@@ -72,7 +72,7 @@ where id in (
     and ($3::text is null or name = $3)
     and ($4::jsonb is null or labels @> $4)
     and ($5::text is null or state = $5)
-order by id desc
+order by past.id desc
 limit $6;
 
 -- name: past_host_by_name

@@ -127,11 +127,12 @@ select
     operation::text, problem
 from vms
 where name = $1 and not deleted and spec is not null
-order by id desc
+order by vms.id desc
 limit 1;
 
 -- name: list_vms
--- Newest first. Deleted ones only where that state is asked for.
+-- Newest first, by the column: `id` alone would be the text that is given back, which no index has.
+-- Deleted ones only where that state is asked for.
 select
     id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
     operation::text, problem
@@ -143,7 +144,7 @@ where spec is not null
     and ($4::jsonb is null or labels @> $4)
     and ($5::text is null or state = $5)
     and (deleted = ($5 is not distinct from 'deleted'))
-order by id desc
+order by vms.id desc
 limit $6;
 
 -- name: host_by_name
@@ -222,7 +223,7 @@ where ($1::uuid is null or id < $1)
     and ($2::text is null or target = $2)
     and ($3::text is null or phase = $3)
     and ($4::text is null or actor = $4)
-order by id desc
+order by operations.id desc
 limit $5;
 
 -- name: phases

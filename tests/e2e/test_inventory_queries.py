@@ -344,19 +344,30 @@ async def test_events_are_listed_oldest_first_as_they_were_published(
     assert list(read(of_one, Page).items) == said[:7]
 
 
-async def test_lists_use_an_index_at_any_depth(inventory: Inventory) -> None:
-    """The plan of a page of a host's VMs touches that host's VMs alone."""
+@pytest.mark.parametrize(
+    ("query", "values", "index"),
+    [
+        ("list_vms", (None, None, None, None, None, 51), "vms_pkey"),
+        ("list_vms", (id_of(9), None, None, None, None, 51), "vms_pkey"),
+        ("list_vms", (None, "h1", None, None, None, 51), "vms_by_host"),
+        ("list_vms", (None, None, "web-1", None, None, 51), "vms_by_name"),
+        ("list_operations", (None, None, None, None, 51), "operations_pkey"),
+        ("list_operations", (None, VM, None, None, 51), "operations_by_target"),
+        ("list_operations", (None, None, None, "token/anna", 51), "operations_by_actor"),
+    ],
+)
+async def test_lists_are_read_in_the_order_of_an_index(
+    inventory: Inventory, query: str, values: tuple[Any, ...], index: str
+) -> None:
+    """Nothing is sorted: a page costs what it shows."""
     async with inventory.postgres.transaction() as connection:
         await connection.execute("set local enable_seqscan = off")
-        await connection.execute("set local plan_cache_mode = force_custom_plan")
-        plan = await connection.fetch(
-            "explain select id from vms where spec is not null"
-            " and ($1::text is null or host = $1)"
-            " and deleted = ($2::text is not distinct from 'deleted') order by id desc limit 50",
-            "h1",
-            None,
-        )
-    assert "vms_by_host" in "\n".join(record[0] for record in plan)
+        await connection.execute("set local enable_bitmapscan = off")
+        await connection.execute(inventory.queries["plan_for_values"])
+        plan = await connection.fetch(f"explain {inventory.queries[query]}", *values)
+    text = "\n".join(record[0] for record in plan)
+    assert index in text
+    assert "Sort" not in text
 
 
 async def test_a_read_without_postgres_asks_for_another_try(inventory: Inventory) -> None:
