@@ -43,7 +43,12 @@ class Past:
         self._clock: Clock = rig.clock
         self._started_s = rig.clock.now().timestamp()
         self.rings = Rings(ring_limits(settings))
-        self.recorder = Recorder(self.rings, rig.clock, settle_s=settings.history.settle_s)
+        self.recorder = Recorder(
+            self.rings,
+            rig.clock,
+            settle_s=settings.history.settle_s,
+            vms_per_host=settings.history.vms_per_host,
+        )
         self._store: Store | None = None
         self._waiting: dict[tuple[Kind, str], set[asyncio.Event]] = {}
         self._requests = settings.requests
@@ -208,6 +213,10 @@ class Past:
             found["vireo_metrics_history_behind_seconds"] = Gauge(
                 help="Age of the first moment that is not stored yet.",
                 read=lambda: self.recorder.behind_s,
+            )
+            found["vireo_metrics_history_vms_refused"] = Gauge(
+                help="VMs that were not stored for a minute, being too many of their host.",
+                read=lambda: float(self.recorder.refused),
             )
         return found
 

@@ -7,6 +7,7 @@ time it is back is a gap. Whoever starts anew goes on with the minute in which i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import structlog
 
 from chassis.service import Clock, Retry
+from schemas.telemetry import MAX_VMS_PER_FRAME
 from services.metrics.entries import Entries, joined, summed_up
 from services.metrics.levels import FINEST, LEVELS, Level, floored
-from services.metrics.rings import Block, Rings
+from services.metrics.rings import Block, Key, Rings
 from services.metrics.store import Store, entity
 
 log = structlog.get_logger()
@@ -26,12 +28,18 @@ FORGET_S = 3600.0
 
 
 class Recorder:
-    """Writes what the rings hold. `settle_s`: how long after its end a minute may still be told of."""
+    """Writes what the rings hold. `settle_s`: how long after its end a minute may still be told of.
+    `vms_per_host`: most VMs of one host in a minute; what a host tells of beyond it is not stored."""
 
-    def __init__(self, rings: Rings, clock: Clock, *, settle_s: float) -> None:
+    def __init__(
+        self, rings: Rings, clock: Clock, *, settle_s: float, vms_per_host: int = MAX_VMS_PER_FRAME
+    ) -> None:
         self._rings = rings
         self._clock = clock
         self._settle_s = settle_s
+        self._vms_per_host = vms_per_host
+        self.refused = 0
+        """VMs that were not stored, one of too many of their host, counted in each minute anew."""
         self._done_s = floored(clock.now().timestamp(), FINEST.step_s)
         self._forgot_s = 0.0
 
@@ -84,12 +92,24 @@ class Recorder:
     async def _minute(self, at_s: int) -> dict[str, bytes]:
         """The entry of everything that was told of in this minute."""
         found: dict[str, Entries] = {}
-        for (_, host), block, lines in self._rings.slices(at_s, at_s + FINEST.step_s):
-            _join(found, entity("host", host), summed_up(at_s, block.host[lines, None]))
-            for name, entry in _vms(block, lines, at_s):
+        told: dict[Key, set[str]] = {}
+        for key, block, lines in self._rings.slices(at_s, at_s + FINEST.step_s):
+            _join(found, entity("host", key[1]), summed_up(at_s, block.host[lines, None]))
+            for name, entry in self._heeded(told.setdefault(key, set()), block, lines, at_s):
                 _join(found, name, entry)
             await asyncio.sleep(0)
         return {name: entry.tobytes() for name, entry in found.items()}
+
+    def _heeded(
+        self, told: set[str], block: Block, lines: slice, at_s: int
+    ) -> Iterator[tuple[str, Entries]]:
+        """The VMs of a block but for those beyond their host's most; `told` are its so far."""
+        for name, entry in _vms(block, lines, at_s):
+            if name not in told and len(told) >= self._vms_per_host:
+                self.refused += 1
+            else:
+                told.add(name)
+                yield name, entry
 
     async def _sum_up(self, store: Store, finer: Level, level: Level, now_s: float) -> None:
         progress = await store.progress()

@@ -70,6 +70,9 @@ class HistorySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How long after its end a minute may still be told of before it is stored."""
     batch: Annotated[int, Meta(ge=1, le=100_000)] = 2000
     """Most VMs and hosts in one transaction."""
+    vms_per_host: Annotated[int, Meta(ge=1, le=100_000)] = 4096
+    """Most VMs of one host that are stored in a minute; what it tells of beyond it is left out, so that a
+    host which invents VMs fills no disk."""
     alarm_s: Annotated[float, Meta(ge=60, le=86_400)] = 300
     """After so long without anything stored, a person should look at it."""
     points: Annotated[int, Meta(ge=1, le=10_000)] = 300

@@ -28,6 +28,7 @@ from services.metrics.entries import entry_type, summed_up
 from services.metrics.levels import DAY_S, FINEST, HOUR_S, LEVELS, MINUTE_S
 from services.metrics.model import Garbled
 from services.metrics.past import Past
+from services.metrics.recorder import Recorder
 from services.metrics.series import HOST_SERIES, VM_SERIES
 from services.metrics.settings import HistorySettings, MetricsSettings
 from services.metrics.store import entity
@@ -49,13 +50,13 @@ class World:
 
     def __init__(self, clock: ManualClock, postgres: Postgres, rig: Rig) -> None:
         self.clock = clock
-        self._postgres = postgres
+        self.postgres = postgres
         self._rig = rig
         self.ticks = 0
 
     async def begin(self) -> None:
         self.past = Past(SETTINGS, self._rig)
-        self.store = await self.past.use(self._postgres)
+        self.store = await self.past.use(self.postgres)
 
     async def tell(self, seconds: int, *, load1: float = 1.0, every_s: int = TICK_S) -> None:
         for _ in range(seconds // every_s):
@@ -182,14 +183,32 @@ async def test_longer_than_the_ring_without_postgres_is_a_gap_of_what_was_beyond
     assert stored["at"][0] >= START_S + 2 * HOUR_S - MINUTE_S
 
 
+async def test_of_a_host_that_invents_vms_no_more_than_the_limit_are_stored(world: World) -> None:
+    world.past.recorder = Recorder(world.past.rings, world.clock, settle_s=0, vms_per_host=3)
+    for tick in range(6):
+        invented = tuple(uuid7(START_S * 1000, bytes([tick, n]) + b"01234567") for n in range(5))
+        frame = msgspec.structs.replace(
+            world.frame(1.0)[0], vms=VmColumns(ids=(WEB, *invented), cpus=(2,) * 6)
+        )
+        arrays = measured(frame)
+        assert not isinstance(arrays, Garbled)
+        world.past.take(frame, arrays)
+        await world.clock.advance(TICK_S)
+    await world.past.recorder.finish(world.store)
+    async with world.postgres.connection() as connection:
+        stored = await connection.fetchval("select count(*) from chunks where entity like 'vm/%'")
+    assert (stored, world.past.recorder.refused) == (3, 28)
+    assert len(await world.store.read(FINEST, entity("vm", WEB), 0, 1e12)) == 1
+
+
 async def test_two_who_record_the_same_store_it_once(world: World) -> None:
+    twin = Recorder(world.past.rings, world.clock, settle_s=0)
     await world.tell(240)
     await world.store_all()
-    await world.past.recorder.__class__(world.past.rings, world.clock, settle_s=0)._write_until(
-        world.store, world.now_s()
-    )
+    await twin.finish(world.store)
+    await world.past.recorder.finish(world.store)
     stored = await world.store.read(FINEST, entity("vm", WEB), 0, 1e12)
-    assert len(set(stored["at"].tolist())) == len(stored)
+    assert stored["at"].tolist() == [START_S + minute * MINUTE_S for minute in range(4)]
 
 
 def load_entry(at_s: int, load1: float) -> bytes:
