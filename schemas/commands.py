@@ -176,4 +176,12 @@ DefinitionCommand = ApplyDefinition | RemoveDefinition
 RebuildCommand = RebuildInventory | RebuildFleet
 ReplayCommand = ReplayEvents | StopReplay
 AlertCommand = SilenceAlert | UnsilenceAlert
-Command = VmCommand | CreateVms | ConfigureHost | DefinitionCommand | RebuildCommand | ReplayCommand | AlertCommand
+Command = (
+    VmCommand
+    | CreateVms
+    | ConfigureHost
+    | DefinitionCommand
+    | RebuildCommand
+    | ReplayCommand
+    | AlertCommand
+)
