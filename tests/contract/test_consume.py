@@ -425,7 +425,10 @@ class TestDeadLetters:
             await bus.ensure_stream(DEADLETTERS)
             letter = await dead_letter(bus, stream)
 
-        assert letter.data == b"bad"
+        # The room may come between the try with the body and the one without.
+        left_out = "left out: a body of 3 bytes" in letter.headers["Vireo-Dead-Reason"]
+        assert letter.data == (b"" if left_out else b"bad")
+        assert letter.headers["Vireo-Dead-Sequence"] == "1"
 
     async def test_undecodable_bytes_end_there_and_stop_nothing(
         self, bus: Bus, stream: str, desk: Desk
