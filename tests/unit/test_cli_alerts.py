@@ -1,0 +1,39 @@
+"""What `vireo alert` shows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from msgspec.structs import replace
+
+from schemas.alerts import AlertRule
+from schemas.samples import ALERT, ALERT_RULE, AT, SILENCE
+from vireo.cli.alert import alert_table, condition, rule_table
+from vireo.cli.layout import plain_table
+
+
+def test_alerts_say_since_when_and_whether_they_are_silenced() -> None:
+    now = AT + timedelta(minutes=3)
+    found = plain_table(alert_table([ALERT, replace(ALERT, silenced=True)], now=now))
+    assert found == (
+        "RULE         SEVERITY  STATE             SINCE  VALUE  WHAT\n"
+        "host-silent  critical  firing            3 min  0      Host h1 is silent\n"
+        "host-silent  critical  firing, silenced  3 min  0      Host h1 is silent\n"
+    )
+
+
+def test_rules_say_what_is_bad_and_how_long_they_are_silent() -> None:
+    now = AT - timedelta(hours=2)
+    assert plain_table(rule_table([ALERT_RULE], [SILENCE], now=now)) == (
+        "RULE         SEVERITY  BAD IF                 FOR    SILENT FOR\n"
+        "host-silent  critical  vireo_host_online < 1  1 min  2 h\n"
+    )
+
+
+def test_conditions_read_as_a_person_would_say_them() -> None:
+    rule = AlertRule(name="a", summary="", above=5)
+    assert [
+        condition(replace(rule, metric="vireo_a", of="vireo_b")),
+        condition(replace(rule, metric="vireo_a", age=True)),
+        condition(replace(rule, event="vm.crashed", grown_within_s=900)),
+    ] == ["vireo_a / vireo_b > 5", "age of vireo_a > 5", "vm.crashed in 15 min > 5"]
