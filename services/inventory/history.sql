@@ -56,6 +56,7 @@ order by past.id desc
 limit 1;
 
 -- name: past_list_vms
+-- Where nothing is asked of the versions themselves, only those of the page are looked up.
 select
     id::text, site, spec, state, power, host, generation, created_at, updated_at, guest, placement,
     operation::text, problem
@@ -66,8 +67,13 @@ where id in (
             when $5 is not distinct from 'deleted' then died <= $7 and born <= $7
             else tstzrange(born, died) @> $7::timestamptz
         end
+        and ($1::uuid is null or id < $1)
+        order by id desc
+        limit case
+            when $2::text is null and $3::text is null and $4::jsonb is null
+                and ($5::text is null or $5 = 'deleted') then $6::bigint
+        end
     )
-    and ($1::uuid is null or id < $1)
     and ($2::text is null or host = $2)
     and ($3::text is null or name = $3)
     and ($4::jsonb is null or labels @> $4)
