@@ -20,6 +20,9 @@ from services.metrics.families import Family, Labels
 
 Series = Mapping[Labels, float]
 
+POINTS = 20
+"""A window of growth is remembered by so many looks, however often is looked."""
+
 EVENT_LABELS = ("kind", "id", "source")
 
 
@@ -137,7 +140,7 @@ class Measures:
     def _grown(self, rule: AlertRule, series: Series, now: datetime) -> Series:
         """Since the oldest point of the window; a counter that is less than it was began anew."""
         points = self._points.setdefault(rule.name, deque())
-        if series:
+        if series and (not points or _age_s(points[-1], now) >= rule.grown_within_s / POINTS):
             points.append(_Point(now, series))
         # One point stays that is as old as the window, or older: growth is counted from it.
         while len(points) > 1 and _age_s(points[1], now) >= rule.grown_within_s:

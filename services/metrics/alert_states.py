@@ -31,6 +31,9 @@ class Tracked(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 Key = tuple[str, Labels]
 
+MOST_WELL = 100_000
+"""Beyond it only those are remembered as well that are still there."""
+
 
 class Kept(Struct, frozen=True, kw_only=True):
     """All that outlives a restart. Pending ones begin anew: they were nobody's news yet."""
@@ -69,6 +72,8 @@ def evaluate(
             found = _after(rule, key, before.get(key), value, well, now)
             if found is not None and (key in before or len(after) < limits.most):
                 after[key] = found
+    if len(well) > MOST_WELL:
+        well &= seen
     names = {rule.name for rule in rules}
     for key, tracked in before.items():
         if key not in seen:
