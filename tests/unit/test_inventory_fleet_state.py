@@ -27,9 +27,7 @@ STOPPED = replace(
     grace_s=5,
     traceparent=None,
 )
-ENDED = replace(
-    STOPPED, generation=3, ended=True, operation=derived_id(FIRST.operation, "delete")
-)
+ENDED = replace(STOPPED, generation=3, ended=True, operation=derived_id(FIRST.operation, "delete"))
 
 
 def told(*assignments: VmAssignment) -> list[VmAssignment]:
