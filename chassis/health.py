@@ -112,7 +112,7 @@ class Doctor:
     async def _metrics(self, _request: Empty) -> bytes:
         return self._meters.text().encode()
 
-    def page(self, path: str) -> tuple[int, str, bytes]:
+    async def page(self, path: str) -> tuple[int, str, bytes]:
         """Status, content type and body of what an orchestrator asks for."""
         if path == "/metrics":
             return 200, "text/plain; version=0.0.4; charset=utf-8", self._meters.text().encode()
@@ -126,7 +126,7 @@ class Doctor:
 class Pages(Protocol):
     """What can be served: by path, a status (200, 404 or 503), a content type and a body."""
 
-    def page(self, path: str) -> tuple[int, str, bytes]: ...
+    async def page(self, path: str) -> tuple[int, str, bytes]: ...
 
 
 @asynccontextmanager
@@ -156,7 +156,7 @@ async def _answer(pages: Pages, reader: asyncio.StreamReader, writer: asyncio.St
     head = await reader.readuntil(b"\r\n\r\n")
     method, path, _ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ", 2)
     if method in ("GET", "HEAD"):
-        status, content_type, body = pages.page(path.partition("?")[0])
+        status, content_type, body = await pages.page(path.partition("?")[0])
     else:
         status, content_type, body = 405, "application/json", b'{"detail":"only GET"}'
     lines = [

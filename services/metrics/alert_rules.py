@@ -100,7 +100,7 @@ class _Point(Struct, frozen=True):
 
 class Measures:
     """What rules measure. Remembers what growth is counted from; of more than `most` events the oldest
-    are forgotten."""
+    are forgotten. One thread may measure while another tells what happened."""
 
     def __init__(self, rules: tuple[AlertRule, ...], *, most: int) -> None:
         self.rules = rules
@@ -131,7 +131,8 @@ class Measures:
 
     def _counted(self, rule: AlertRule, now: datetime) -> Series:
         counts: dict[Labels, float] = {}
-        for at, name, labels in self._events:
+        # A copy: what happens meanwhile is written by another thread.
+        for at, name, labels in self._events.copy():
             if name == rule.event and rule.where.items() <= dict(labels).items():
                 late = (now - at).total_seconds() > rule.grown_within_s
                 counts[labels] = counts.get(labels, 0.0) + (0.0 if late else 1.0)

@@ -61,7 +61,8 @@ Told = Callable[[frozenset[str]], Iterable[Family]]
 
 
 class Alerts:
-    """`told`: the newest of the metrics that are named; `sends`: who is to be told, by name."""
+    """`told`: the newest of the metrics that are named, as it was when asked for; `sends`: who is to be
+    told, by name."""
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class Alerts:
         self._loaded = asyncio.Event()
         self._sending: dict[tuple[Key, str], asyncio.Task[None]] = {}
         self._threads = Threads(settings.senders, name="alerts")
+        self._measuring = Threads(1, name="alert-rules")
 
     # what is looked at
 
@@ -102,7 +104,9 @@ class Alerts:
     async def look(self) -> None:
         """One look. Raises BusError where it could not be kept or said; the next one makes up for it."""
         now = self._rig.clock.now()
-        measured = self._measures.of(self._told(self._names), now=now)
+        # Of a large fleet that takes a while. What is told is a value, taken before the thread begins.
+        told = self._told(self._names)
+        measured = await self._measuring.run(partial(self._measures.of, told, now=now))
         rules = self._measures.rules
         self._tracked = evaluate(
             rules, measured, self._tracked, self._well, now=now, limits=self._limits
@@ -216,6 +220,7 @@ class Alerts:
         for task in [*self._sending.values()]:
             task.cancel()
         self._threads.close()
+        self._measuring.close()
 
     # what is wished and asked
 

@@ -73,6 +73,7 @@ class Outlook:
             yield from self._alerts.background()
 
     async def close(self) -> None:
+        self._pages.close()
         await self._alerts.close()
         if self._push is not None:
             self._push.close()

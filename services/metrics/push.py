@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 
 import structlog
 from opentelemetry.sdk.metrics.export import (
@@ -68,7 +69,7 @@ class Push:
         while True:
             await self._clock.sleep(self._settings.every_s)
             at = self._clock.now()
-            sent = await self._threads.run(lambda at=at: self._send(at))  # type: ignore[misc]
+            sent = await self._threads.run(partial(self._send, self._told(), at))
             if failing == sent:
                 failing = not sent
                 (log.info if sent else log.warning)("metrics_pushed", success=sent)
@@ -77,8 +78,8 @@ class Push:
         self._threads.close()
         self._exporter.shutdown()
 
-    def _send(self, at: datetime) -> bool:
-        data = as_otlp(self._told(), resource=self._resource, at=at)
+    def _send(self, told: Iterable[Family], at: datetime) -> bool:
+        data = as_otlp(told, resource=self._resource, at=at)
         return self._exporter.export(data) is MetricExportResult.SUCCESS
 
 

@@ -65,7 +65,8 @@ class Watch:
 
     @property
     def plane(self) -> Plane:
-        return replace(self._seen, names=self._names)
+        """As it is now; what is learnt later does not change it."""
+        return replace(self._seen, names=dict(self._names))
 
     async def follow_names(self) -> None:
         """What VMs are called stands in their assignments."""
