@@ -11,9 +11,10 @@ import pytest
 from msgspec import structs
 
 from schemas.envelope import Header
-from schemas.events import VmStarted
+from schemas.events import AlertFired, AlertResolved, VmStarted
 from schemas.problems import Problem
 from schemas.resources import DiskSpec, GuestFacts, Operation, OperationStep, Vm, VmSpec
+from schemas.samples import ALERT
 from schemas.wire import encode, read_header, wrap
 from tests.fixtures.gateway_standin import NOW, PLACEMENT, host, id_of, vm_reading
 from vireo.cli import words
@@ -164,6 +165,31 @@ def test_a_name_cannot_bring_control_characters() -> None:
 def test_an_event_is_one_line() -> None:
     line = event_line("vm.started", header())
     assert line == f"12:00:00.000  vm.started            h1         vm/{VM.id}  generation=1"
+
+
+@pytest.mark.parametrize("kind", [AlertFired, AlertResolved])
+def test_an_event_of_an_alert_says_of_what_and_how_much(
+    kind: type[AlertFired | AlertResolved],
+) -> None:
+    alert = structs.replace(ALERT, labels={"host": "h1"}, value=0.97)
+    message = wrap(
+        kind(alert=alert), id=id_of(3), site="home", sender="metrics", at=NOW, about="vm/x"
+    )
+    line = event_line("alert", read_header(encode(message)))
+    assert line.endswith("vm/x  rule=host-silent host=h1 value=0.97")
+
+
+def test_an_event_of_an_alert_names_its_rule_once() -> None:
+    message = wrap(
+        AlertFired(alert=structs.replace(ALERT, labels={"host": "h1"}, value=0.97)),
+        id=id_of(3),
+        site="home",
+        sender="metrics",
+        at=NOW,
+        about="alert/host-silent",
+    )
+    line = event_line("alert.fired", read_header(encode(message)))
+    assert line.endswith("alert/host-silent  host=h1 value=0.97")
 
 
 def header() -> Header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -76,13 +77,23 @@ def data_in_short(header: Header) -> str:
     said = (header.subject or "", header.source.rsplit("/", 1)[-1])
     told = [
         f"{name}={value}"
-        for name, value in data.items()
+        for name, value in _facts_of(data).items()
         if isinstance(value, str | int | float)
         and value != ""
         and str(value) not in said[1:]
         and not said[0].endswith(f"/{value}")
     ]
     return words.shortened(" ".join(told))
+
+
+def _facts_of(data: dict[str, Any]) -> dict[str, Any]:
+    """An event about an alert holds it whole: what tells is the rule, of what, and its value."""
+    alert = data.get("alert")
+    if isinstance(alert, dict):
+        value = alert.get("value")
+        return {"rule": alert.get("rule"), **alert.get("labels", {}), "value": value}
+    silence = data.get("silence")
+    return silence if isinstance(silence, dict) else data
 
 
 def took(operation: Operation) -> str:
