@@ -172,4 +172,6 @@ def definitions(
         retry_s=settings.config_retry_s,
     )
     reads = DefinitionReads(postgres, sql, policies, page_bytes=settings.page_bytes)
-    return Definitions(rig, settings, store=store, outbox=outbox, reads=reads, fleet=fleet, replays=replays)
+    return Definitions(
+        rig, settings, store=store, outbox=outbox, reads=reads, fleet=fleet, replays=replays
+    )

@@ -29,7 +29,9 @@ def rows(*values: list[float | None]) -> Any:
 
 
 def shown(array: Any) -> list[Any]:
-    return [[None if np.isnan(value) else value for value in row] for row in np.asarray(array).tolist()]
+    return [
+        [None if np.isnan(value) else value for value in row] for row in np.asarray(array).tolist()
+    ]
 
 
 def test_ticks_are_summed_up_to_their_average_least_and_most() -> None:
