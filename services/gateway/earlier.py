@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from chassis.bus import Incoming, Start
+from chassis.bus import Bus, Incoming, Start
 from schemas import subjects
 from schemas.earlier import EarlierEvents, ReadEarlier
 from services.gateway.desk import Desk
@@ -24,7 +24,7 @@ async def earlier(desk: Desk, start: Start) -> AsyncIterator[Incoming]:
     if start.at != "sequence":
         return
     after = start.sequence - 1
-    while (first := await _first_after(desk, after)) > after + 1:
+    while (first := await first_after(desk.rig.bus, after)) > after + 1:
         query = ReadEarlier(after=after, before=first)
         page = _page.decode(await desk.ask("inventory", "event.earlier", query))
         for item in page.items:
@@ -34,9 +34,9 @@ async def earlier(desk: Desk, start: Start) -> AsyncIterator[Incoming]:
             return
 
 
-async def _first_after(desk: Desk, after: int) -> int:
-    """The sequence from which on the stream has everything."""
-    first = await desk.rig.bus.first_from(subjects.EVENTS, after + 1)
-    if first is not None:
-        return first.sequence
-    return await desk.rig.bus.last_sequence(subjects.EVENTS) + 1
+async def first_after(bus: Bus, after: int) -> int:
+    """The sequence from which on the stream has everything. Raises BusError."""
+    # Asked first: what comes between the two answers is the stream's.
+    newest = await bus.last_sequence(subjects.EVENTS)
+    first = await bus.first_from(subjects.EVENTS, after + 1)
+    return first.sequence if first is not None else newest + 1
