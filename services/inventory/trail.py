@@ -34,13 +34,14 @@ DETAIL: dict[type[Any], Callable[[Any], str]] = {
 
 
 def trail(envelopes: Sequence[Envelope[Any]]) -> tuple[OperationStep, ...]:
-    """The steps of an operation from its events in the order of the stream, its acceptance first.
+    """The steps of an operation from its events in the order of the stream, its acceptance first, then
+    what was decided: both may be told when the host is on its way already, or done.
 
     A VM's later life (a crash, a mending) is told under the operation that wished it last, but is no
     step of it: the trail ends with the operation. Times are the senders' own; a sender whose clock is
     behind the gateway's shows 0 ms, never less.
     """
-    steps = _until_its_end(sorted(envelopes, key=lambda each: not _is_acceptance(each)))
+    steps = _until_its_end(sorted(envelopes, key=_place))
     if not steps:
         return ()
     since = in_utc(steps[0].time)
@@ -56,8 +57,16 @@ def trail(envelopes: Sequence[Envelope[Any]]) -> tuple[OperationStep, ...]:
     )
 
 
-def _is_acceptance(envelope: Envelope[Any]) -> bool:
-    return isinstance(envelope.data, events.OperationAccepted)
+PLACES: dict[type[Any], int] = {
+    events.OperationAccepted: 0,
+    events.VmScheduled: 1,
+    events.VmReassigned: 1,
+}
+"""What comes before everything else in a trail."""
+
+
+def _place(envelope: Envelope[Any]) -> int:
+    return PLACES.get(type(envelope.data), len(PLACES))
 
 
 def _until_its_end(envelopes: Sequence[Envelope[Any]]) -> Sequence[Envelope[Any]]:

@@ -126,8 +126,10 @@ class Copies:
         self, command: Envelope[CreateVms], operation: str, decision: Decision | None
     ) -> None:
         match decision:
-            case Placed(assignment=new) | Repeated(assignment=new):
+            case Placed(assignment=new):
                 await self._ledger.tell(new)
+            case Repeated(assignment=before):
+                await self._ledger.tell_late(before)
             case Refused():
                 origin = Origin(
                     operation=operation,

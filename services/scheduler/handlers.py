@@ -143,7 +143,7 @@ class Commands:
                 await self._ledger.change(decision)
                 await self._ledger.tell(decision.assignment)
             case Repeated():
-                await self._ledger.tell(decision.assignment)
+                await self._ledger.tell_late(decision.assignment)
             case Configured():
                 await self._ledger.configure(decision)
                 await self._ledger.say(configured(decision.config, voice, origin))

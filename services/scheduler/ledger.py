@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from chassis.bus import Ack, Conflict, Expect, Outgoing, Unavailable
 from chassis.kv import Entry, entry, stream_of, subject_of
@@ -183,9 +184,10 @@ class Ledger:
 
     # telling
 
-    async def tell(self, assignment: VmAssignment) -> None:
-        """The event of an assignment, and the end of the operation that it cut short, if it did."""
-        await self._bus.publish(said_of(assignment, self.voice))
+    async def tell(self, assignment: VmAssignment, *, at: datetime | None = None) -> None:
+        """The event of an assignment, and the end of the operation that it cut short, if it did.
+        `at` is when it was decided, if that was not now."""
+        await self._bus.publish(said_of(assignment, replace(self.voice, at=at or self.voice.at)))
         earlier = assignment.supersedes
         if earlier is not None and not await self.is_over(earlier):
             origin = Origin(
@@ -194,10 +196,16 @@ class Ledger:
             await self._bus.publish(failed(superseded(assignment), self.voice, origin))
         self._untold.pop(assignment.vm, None)
 
+    async def tell_late(self, assignment: VmAssignment) -> None:
+        """What was written before, perhaps by a process that died since, as of when it was written."""
+        key = subjects.vm_key(vm=assignment.vm, host=assignment.host)
+        written = await self._bus.last(FLEET, subject_of(subjects.KV_FLEET, key))
+        await self.tell(assignment, at=written.published_at if written is not None else None)
+
     async def tell_untold(self, vm: str) -> None:
         untold = self._untold.get(vm)
         if untold is not None:
-            await self.tell(untold)
+            await self.tell_late(untold)
 
     async def say(self, messages: Iterable[Outgoing]) -> None:
         for message in messages:
@@ -209,7 +217,7 @@ class Ledger:
         for held in self._fleet.holdings.newest(self._resay_limit):
             if not await self._was_told(held.assignment):
                 log.info("assignment_told_late", vm=held.assignment.vm)
-                await self.tell(held.assignment)
+                await self.tell_late(held.assignment)
 
     async def _was_told(self, assignment: VmAssignment) -> bool:
         said = said_of(assignment, self.voice)

@@ -28,6 +28,13 @@ def test_a_trail_ends_with_its_operation() -> None:
     assert len(steps) == len(CREATED)
 
 
+def test_a_decision_stands_after_the_acceptance_even_if_it_was_told_after_the_end() -> None:
+    accepted, scheduled, *rest = envelopes(*CREATED)
+    steps = trail([accepted, *rest, scheduled])
+    assert steps == trail([accepted, scheduled, *rest])
+    assert [step.event for step in steps][:2] == ["operation.accepted", "vm.scheduled"]
+
+
 def test_a_clock_that_is_behind_shows_no_negative_time() -> None:
     accepted, scheduled = envelopes(*CREATED[:2])
     behind = replace(scheduled, time=accepted.time - timedelta(seconds=3))

@@ -431,10 +431,29 @@ async def test_an_event_left_untold_is_told_at_the_start_though_its_command_does
     await world.start(bus)
     await world.send(create(1))
     await bus.cut.wait()
+    written_at = world.clock.now()
     await world.kill()
     await world.bus.purge(subjects.COMMANDS, ">")
+    await world.clock.advance(7)
     await world.start_warm()
     assert await world.said() == [f"vm.scheduled vm/{VM}"]
+    (event,) = await world.events()
+    assert event.time == written_at
+
+
+async def test_a_command_that_comes_again_tells_what_was_written_as_of_then(world: World) -> None:
+    await with_host(world, "h1")
+    bus = CutBus(world.bus, publishes=2)  # the term, the assignment
+    written_at = world.clock.now()
+    async with listening(world, bus) as killed:
+        dying = asyncio.ensure_future(killed(create(1)))
+        await bus.cut.wait()
+        dying.cancel()
+    await world.clock.advance(7)
+    await world.send(create(1))
+    await world.settle()
+    (event,) = await world.events()
+    assert (event.data.vm, event.time) == (VM, written_at)
 
 
 async def test_an_operation_that_its_host_confirmed_is_not_ended_again(world: World) -> None:
