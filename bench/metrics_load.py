@@ -10,18 +10,26 @@ import socket
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from schemas import subjects
 from schemas.ids import uuid7
-from schemas.telemetry import CpuModes, HostFrame, HostSample, VmColumns
+from schemas.telemetry import (
+    CpuModes,
+    HostFrame,
+    HostInterface,
+    HostSample,
+    Temperature,
+    VmColumns,
+)
 from schemas.wire import encode
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 TICK_S = 5
 SITE = "bench"
-VM_VALUES = 12
+VM_VALUES = 13
 """Numbers of each VM in a frame; its state is no number."""
-HOST_VALUES = 21
+HOST_VALUES = 32
 
 
 def samples_of(vms: int) -> int:
@@ -64,9 +72,12 @@ def frame(host: int, tick: int, vms: int) -> HostFrame:
             load15=2.98,
             memory_total_mib=262_144,
             memory_available_mib=131_072 + tick,
+            swap_total_mib=8192,
             swap_used_mib=12,
             disk_total_bytes=8_000_000_000_000,
             disk_free_bytes=3_000_000_000_000 - tick,
+            interfaces=tuple(_card(f"enp{number}s0", tick) for number in (1, 2)),
+            temperatures=tuple(_sensor(part, tick) for part in ("cpu", "disk")),
             uptime_s=86_400.0 + tick,
             vms_running=vms,
         ),
@@ -75,6 +86,7 @@ def frame(host: int, tick: int, vms: int) -> HostFrame:
             state=("running",) * vms,
             cpus=(2,) * vms,
             cpu_time_ns=counter(10**9),
+            cpu_steal_ns=counter(10**6),
             memory_max_kib=(4_194_304,) * vms,
             memory_rss_kib=gauge(10**6, 4 * 10**6),
             memory_available_kib=gauge(10**6, 4 * 10**6),
@@ -86,6 +98,31 @@ def frame(host: int, tick: int, vms: int) -> HostFrame:
             net_receive_bytes=counter(10**7),
             net_transmit_bytes=counter(10**7),
         ),
+    )
+
+
+def _card(name: str, tick: int) -> HostInterface:
+    return HostInterface(
+        name=name,
+        receive_bytes=88_120_433_210 + 100_000_000 * tick,
+        receive_packets=91_204_118 + 90_000 * tick,
+        receive_errors=0,
+        receive_drops=12,
+        transmit_bytes=40_312_118_905 + 60_000_000 * tick,
+        transmit_packets=60_118_402 + 50_000 * tick,
+        transmit_errors=0,
+        transmit_drops=0,
+    )
+
+
+def _sensor(part: Literal["cpu", "disk"], tick: int) -> Temperature:
+    return Temperature(
+        part=part,
+        chip="chip",
+        device=f"{part}.0",
+        sensor="Composite",
+        celsius=50.0 + tick % 10,
+        critical_celsius=100.0,
     )
 
 

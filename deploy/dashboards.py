@@ -101,6 +101,17 @@ FLEET = Dashboard(
         ),
         _graph("VMs by host", ("vireo_host_running_vms", "{{host}}"), stacked=True),
         _graph(
+            "Network of hosts",
+            (f"sum by (host) ({_rate('vireo_host_network_receive_bytes_total')})", "{{host}} in"),
+            (f"sum by (host) ({_rate('vireo_host_network_transmit_bytes_total')})", "{{host}} out"),
+            unit="Bps",
+        ),
+        _graph(
+            "Hottest processors",
+            ('max by (host) (vireo_host_temperature_celsius{part="cpu"})', "{{host}}"),
+            unit="celsius",
+        ),
+        _graph(
             "VMs that keep the most CPUs busy",
             (
                 "topk(10, vireo_vm_busy_cpus * on (vm) group_left (name) "
@@ -158,7 +169,7 @@ HOST = Dashboard(
             ('vireo_host_memory_size_bytes{host="$host"}', "size"),
             ('vireo_host_memory_available_bytes{host="$host"}', "available"),
             ('vireo_host_reserved_memory_bytes{host="$host"}', "promised"),
-            ('vireo_host_swap_used_bytes{host="$host"}', "swap"),
+            ('vireo_host_swap_used_bytes{host="$host"}', "swap in use"),
             unit="bytes",
         ),
         _graph(
@@ -167,6 +178,40 @@ HOST = Dashboard(
             ('vireo_host_memory_pressure_ratio{host="$host"}', "memory"),
             ('vireo_host_io_pressure_ratio{host="$host"}', "disks"),
             unit="percentunit",
+        ),
+        _graph(
+            "Network",
+            (_rate('vireo_host_network_receive_bytes_total{host="$host"}'), "{{interface}} in"),
+            (_rate('vireo_host_network_transmit_bytes_total{host="$host"}'), "{{interface}} out"),
+            unit="Bps",
+        ),
+        _graph(
+            "Network: damaged and dropped",
+            *(
+                (_rate(f'vireo_host_network_{what}_total{{host="$host"}}'), legend)
+                for what, legend in (
+                    ("receive_errors", "{{interface}} in, damaged"),
+                    ("receive_drops", "{{interface}} in, dropped"),
+                    ("transmit_errors", "{{interface}} out, failed"),
+                    ("transmit_drops", "{{interface}} out, dropped"),
+                )
+            ),
+            unit="pps",
+        ),
+        _graph(
+            "Temperatures",
+            ('vireo_host_temperature_celsius{host="$host"}', "{{part}}: {{device}} {{sensor}}"),
+            unit="celsius",
+        ),
+        _graph(
+            "CPUs that its VMs waited for (steal)",
+            (
+                _rate('vireo_vm_cpu_steal_seconds_total{host="$host"}')
+                + " * on (vm) group_left (name) "
+                'max by (vm, name) (vireo_vm_info{host="$host"})',
+                "{{name}}",
+            ),
+            stacked=True,
         ),
         _graph(
             "Free space",
@@ -217,6 +262,7 @@ VM = Dashboard(
                 'vireo_guest_cpu_busy_ratio{vm="$vm"} * on (vm) vireo_vm_cpus{vm="$vm"}',
                 "from inside",
             ),
+            (_rate('vireo_vm_cpu_steal_seconds_total{vm="$vm"}'), "waited for (steal)"),
         ),
         _graph(
             "Memory",

@@ -49,6 +49,11 @@ class HostLoad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_free_bytes: int | None = None
     io_pressure: float | None = None
     power_watts: float | None = None
+    cpu_celsius: float | None = None
+    """The hottest of its processors."""
+    received_bytes_s: float | None = None
+    """Over all its network cards."""
+    sent_bytes_s: float | None = None
     vms_running: int = 0
     recent_cpu: tuple[float | None, ...] = ()
     """`cpu_busy` of the ticks before, oldest first."""

@@ -37,6 +37,38 @@ class PoolSample(Struct, frozen=True, kw_only=True):
     free_bytes: int
 
 
+Label = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class HostInterface(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A network card of the host, as its kernel counts since it is there."""
+
+    name: Label
+    receive_bytes: int | None = None
+    receive_packets: int | None = None
+    receive_errors: int | None = None
+    receive_drops: int | None = None
+    transmit_bytes: int | None = None
+    transmit_packets: int | None = None
+    transmit_errors: int | None = None
+    transmit_drops: int | None = None
+
+
+class Temperature(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one sensor of the host shows."""
+
+    part: Literal["cpu", "disk", "other"]
+    """What it is a sensor of."""
+    chip: Label
+    """The kind of chip, as its driver calls it: `coretemp`, `nvme`."""
+    device: Label
+    """Which one of that kind: `coretemp.0`, `nvme1`."""
+    sensor: Label
+    celsius: float
+    critical_celsius: float | None = None
+    """Where the chip says that its part takes harm."""
+
+
 class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_busy: float | None = None
     """Share of all CPUs busy since the frame before, 0 to 1."""
@@ -58,12 +90,17 @@ class HostSample(Struct, frozen=True, kw_only=True, omit_defaults=True):
     load15: float | None = None
     memory_total_mib: int | None = None
     memory_available_mib: int | None = None
+    swap_total_mib: int | None = None
     swap_used_mib: int | None = None
     disk_total_bytes: int | None = None
     """Of the file system that holds the VMs' disks."""
     disk_free_bytes: int | None = None
     pools: Annotated[tuple[PoolSample, ...], Meta(max_length=64)] = ()
     """The host's other storage pools, where they are there."""
+    interfaces: Annotated[tuple[HostInterface, ...], Meta(max_length=64)] = ()
+    """Its network cards. What bridges, bonds, VLANs and guests' taps carry to the outside is counted by
+    these, and nowhere else."""
+    temperatures: Annotated[tuple[Temperature, ...], Meta(max_length=64)] = ()
     uptime_s: float | None = None
     vms_running: int = 0
 
@@ -80,6 +117,8 @@ class VmColumns(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`running`, `paused`, `stopped`, `crashed`"""
     cpus: Ints = ()
     cpu_time_ns: Ints = ()
+    cpu_steal_ns: Ints = ()
+    """Its CPUs were ready to run and waited for one of the host's: what the guest sees as steal."""
     memory_max_kib: Ints = ()
     memory_rss_kib: Ints = ()
     memory_available_kib: Ints = ()
@@ -165,6 +204,8 @@ class VmReading(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     cpu_busy: float | None = None
     """In CPUs: 1.5 is one and a half CPUs busy."""
+    cpu_steal: float | None = None
+    """In CPUs: so many more it would have kept busy, had the host had them."""
     cpus: int | None = None
     memory_max_kib: int | None = None
     memory_rss_kib: int | None = None

@@ -5,13 +5,13 @@ rim. What a kernel or machine does not offer is left out, never zero.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from schemas.telemetry import CpuModes, HostSample, PoolSample
-from services.hostagent import power
+from services.hostagent import network, power, sensors, sysfs
 from services.hostagent.power import Energy
 
 KIB_PER_MIB = 1024
@@ -114,6 +114,7 @@ def read(
     sys: Path,
     disk: Path,
     pools: Mapping[str, Path],
+    meters: Collection[str],
     before: Counters,
     at_s: float,
     running: int,
@@ -122,12 +123,13 @@ def read(
     """The sample now, and the counters that the next one is measured from.
 
     `memory` is what the hypervisor says (total and available, MiB); `/proc/meminfo` is asked for the
-    rest, and for all of it where the hypervisor says nothing.
+    rest, and for all of it where the hypervisor says nothing. `meters`: chips that measure the whole
+    machine's power.
     """
-    now = Counters(cpu=cpu_times(_text(proc / "stat")), energy=power.energy(sys, at_s=at_s))
-    info = meminfo(_text(proc / "meminfo"))
-    load1, load5, load15 = loads(_text(proc / "loadavg"))
-    uptime = _text(proc / "uptime").split()
+    now = Counters(cpu=cpu_times(sysfs.text(proc / "stat")), energy=power.energy(sys, at_s=at_s))
+    info = meminfo(sysfs.text(proc / "meminfo"))
+    load1, load5, load15 = loads(sysfs.text(proc / "loadavg"))
+    uptime = sysfs.text(proc / "uptime").split()
     available = _mib(info.get("MemAvailable"))
     if available is None and memory is not None:
         available = memory[1]
@@ -135,28 +137,33 @@ def read(
     sample = HostSample(
         cpu_busy=busy_share(before.cpu, now.cpu),
         io_wait=share_in("iowait", before.cpu, now.cpu),
-        power_watts=_watts(sys, before.energy, now.energy),
+        power_watts=_watts(sys, meters, before.energy, now.energy),
         cpu_modes=cpu_modes(before.cpu, now.cpu),
-        cpu_pressure=pressure(_text(proc / "pressure" / "cpu")),
-        memory_pressure=pressure(_text(proc / "pressure" / "memory")),
-        io_pressure=pressure(_text(proc / "pressure" / "io")),
+        cpu_pressure=pressure(sysfs.text(proc / "pressure" / "cpu")),
+        memory_pressure=pressure(sysfs.text(proc / "pressure" / "memory")),
+        io_pressure=pressure(sysfs.text(proc / "pressure" / "io")),
         load1=load1,
         load5=load5,
         load15=load15,
         memory_total_mib=memory[0] if memory else _mib(info.get("MemTotal")),
         memory_available_mib=available,
+        swap_total_mib=_mib(info.get("SwapTotal")),
         swap_used_mib=_swap_used_mib(info),
         disk_total_bytes=space.f_frsize * space.f_blocks,
         disk_free_bytes=space.f_frsize * space.f_bavail,
         pools=tuple(_pool_samples(pools)),
+        interfaces=network.interfaces(proc, sys),
+        temperatures=sensors.temperatures(sys),
         uptime_s=float(uptime[0]) if uptime else None,
         vms_running=running,
     )
     return sample, now
 
 
-def _watts(sys: Path, before: Energy | None, now: Energy | None) -> float | None:
-    metered = power.metered_watts(sys)
+def _watts(
+    sys: Path, meters: Collection[str], before: Energy | None, now: Energy | None
+) -> float | None:
+    metered = power.metered_watts(sys, meters)
     return metered if now is None or metered is not None else power.watts_between(before, now)
 
 
@@ -180,11 +187,3 @@ def _swap_used_mib(info: Mapping[str, int]) -> int | None:
 
 def _mib(kib: int | None) -> int | None:
     return None if kib is None else kib // KIB_PER_MIB
-
-
-def _text(path: Path) -> str:
-    # Without pressure stall accounting the kernel has its files, and refuses to read them.
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

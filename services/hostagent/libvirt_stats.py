@@ -66,6 +66,7 @@ def columns(ours: Sequence[tuple[VmId, Stats]]) -> VmColumns:
         state=tuple(_state(one) for one in stats),
         cpus=column("vcpu.current"),
         cpu_time_ns=column("cpu.time"),
+        cpu_steal_ns=tuple(_steal_ns(one) for one in stats),
         memory_max_kib=column("balloon.maximum"),
         memory_rss_kib=column("balloon.rss"),
         memory_available_kib=column("balloon.available"),
@@ -86,11 +87,18 @@ def _state(stats: Stats) -> str:
     return power_of(state)
 
 
-def _total(stats: Stats, group: str, field: str) -> int | None:
+def _steal_ns(stats: Stats) -> int | None:
+    """How long a domain's CPUs stood in the host's queue (`vcpu.<n>.delay`, from the kernel's
+    `/proc/<pid>/task/<tid>/schedstat`). A kernel that does not count it is told as zero by libvirt, and
+    nobody has run for a while and never waited a nanosecond."""
+    return _total(stats, "vcpu", "delay", count="maximum") or None
+
+
+def _total(stats: Stats, group: str, field: str, *, count: str = "count") -> int | None:
     """The sum over all devices of a kind; None where none of them counts."""
     values = [
         stats[name]
-        for index in range(int(stats.get(f"{group}.count", 0)))
+        for index in range(int(stats.get(f"{group}.{count}", 0)))
         if (name := f"{group}.{index}.{field}") in stats
     ]
     return sum(values) if values else None

@@ -1,19 +1,23 @@
 """What a host draws, in watts, from `/sys`: a meter of the whole machine, else its processors' counters.
 
-`hwmon/hwmon*` named `power_meter` is ACPI's meter at the supply (the kernel's acpi_power_meter). RAPL
+A meter is a chip of `hwmon/hwmon*`: `power_meter` is ACPI's at the supply (the kernel's acpi_power_meter),
+which a server's BMC reads by IPMI; others are power supplies that tell of themselves. RAPL
 (`powercap/intel-rapl:*`, AMD's too) counts the energy of processor packages and of memory; its files are
 root's alone. What a machine does not have is None, never zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
+from services.hostagent import sysfs
+
 MICRO = 1e-6
-METER = "power_meter"
+SHOWN = ("power1_average", "power1_input")
+"""A meter's first channel is the whole; further ones are parts of it."""
 
 
 class Counter(Struct, frozen=True):
@@ -34,12 +38,13 @@ def energy(sys: Path, *, at_s: float) -> Energy:
     """The counters of packages and memory. A package's own counter holds its cores' too."""
     found = {}
     for folder in sorted(sys.glob("class/powercap/intel-rapl:*")):
-        name = _text(folder / "name")
+        name = sysfs.text(folder / "name")
         if not name.startswith("package") and name != "dram":
             continue
-        counted = _number(folder / "energy_uj")
+        counted = sysfs.number(folder / "energy_uj")
         if counted is not None:
-            found[folder.name] = Counter(counted, _number(folder / "max_energy_range_uj") or 0)
+            wraps_at = sysfs.number(folder / "max_energy_range_uj") or 0
+            found[folder.name] = Counter(counted, wraps_at)
     return Energy(at_s, found)
 
 
@@ -59,25 +64,16 @@ def _spent(before: Counter, now: Counter) -> int:
     return spent + now.wraps_at if spent < 0 else spent
 
 
-def metered_watts(sys: Path) -> float | None:
-    """What the machine's own meters show, all of them together."""
+def metered_watts(sys: Path, meters: Collection[str]) -> float | None:
+    """What the machine's own meters show, all of them together. `meters`: their chips' names."""
     shown = [
         value
-        for folder in sorted(sys.glob("class/hwmon/hwmon*"))
-        if _text(folder / "name") == METER
-        for path in sorted(folder.glob("power*_average"))
-        if (value := _number(path)) is not None
+        for folder in sys.glob("class/hwmon/hwmon*")
+        if sysfs.text(folder / "name") in meters and (value := _shown(folder)) is not None
     ]
     return sum(shown) * MICRO if shown else None
 
 
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+def _shown(folder: Path) -> int | None:
+    values = (sysfs.number(folder / name) for name in SHOWN)
+    return next((value for value in values if value is not None), None)

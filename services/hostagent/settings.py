@@ -139,7 +139,10 @@ class Settings(ChassisSettings, frozen=True, kw_only=True, forbid_unknown_fields
     proc_dir: Path = Path("/proc")
     """Where the host's own numbers are read."""
     sys_dir: Path = Path("/sys")
-    """Where its power is read."""
+    """Where its network cards, temperatures and power are read."""
+    power_meters: Annotated[tuple[str, ...], Meta(max_length=64)] = ("power_meter", "corsairpsu")
+    """Chips of `/sys/class/hwmon` that measure the whole machine: `power_meter` is ACPI's, which a
+    server's BMC reads by IPMI. Their first channel counts; without one, processors and memory do (RAPL)."""
     tick_s: Annotated[float, Meta(ge=0.1, le=300)] = 5
     """How often telemetry is sent."""
     survey_s: Seconds = 30

@@ -71,6 +71,7 @@ async def _frame(
         sys=settings.sys_dir,
         disk=settings.data_dir,
         pools=hypervisor.pools,
+        meters=settings.power_meters,
         before=before,
         at_s=clock.monotonic(),
         running=vms.state.count("running"),

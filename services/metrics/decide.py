@@ -60,8 +60,7 @@ def take(before: HostNewest | None, frame: HostFrame, *, now_s: float) -> HostNe
         vms=FrameVms(
             columns=frame.vms,
             guests=guests,
-            former_ids=former.ids,
-            former_cpu_ns=former.cpu_time_ns,
+            former=former,
             elapsed_s=(at - before.at).total_seconds() if before is not None else 0.0,
         ),
     )
@@ -100,6 +99,7 @@ def vm_reading(host: HostNewest, vm: str) -> VmReading:
         at=host.at,
         state=newest.sample.state or "",
         cpu_busy=newest.cpu_busy,
+        cpu_steal=newest.cpu_steal,
         guest=newest.guest,
         **as_is,
     )

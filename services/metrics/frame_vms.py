@@ -12,6 +12,7 @@ from schemas.telemetry import GuestSample, VmColumns
 from services.metrics.model import VmNewest, VmSample
 
 _COLUMNS = tuple(field.name for field in fields(VmSample))
+_NONE = VmColumns()
 
 
 class FrameVms(Mapping[str, VmNewest]):
@@ -23,14 +24,12 @@ class FrameVms(Mapping[str, VmNewest]):
         *,
         columns: VmColumns,
         guests: Mapping[str, GuestSample],
-        former_ids: tuple[str, ...] = (),
-        former_cpu_ns: tuple[int | None, ...] = (),
+        former: VmColumns = _NONE,
         elapsed_s: float = 0.0,
     ) -> None:
         self.columns = columns
         self.guests = guests
-        self._former_ids = former_ids
-        self._former_cpu_ns = former_cpu_ns
+        self._former = former
         self._elapsed_s = elapsed_s
 
     def __len__(self) -> int:
@@ -43,11 +42,8 @@ class FrameVms(Mapping[str, VmNewest]):
         sample = _sample(self.columns, self._rows[vm])
         return VmNewest(
             sample=sample,
-            cpu_busy=cpus_busy(
-                before_ns=self._former.get(vm),
-                now_ns=sample.cpu_time_ns,
-                elapsed_s=self._elapsed_s,
-            ),
+            cpu_busy=self._cpus(self._busy_before.get(vm), sample.cpu_time_ns),
+            cpu_steal=self._cpus(self._stolen_before.get(vm), sample.cpu_steal_ns),
             guest=self.guests.get(vm),
         )
 
@@ -56,8 +52,15 @@ class FrameVms(Mapping[str, VmNewest]):
         return {id: row for row, id in enumerate(self.columns.ids)}
 
     @cached_property
-    def _former(self) -> dict[str, int | None]:
-        return dict(zip(self._former_ids, self._former_cpu_ns, strict=False))
+    def _busy_before(self) -> dict[str, int | None]:
+        return dict(zip(self._former.ids, self._former.cpu_time_ns, strict=False))
+
+    @cached_property
+    def _stolen_before(self) -> dict[str, int | None]:
+        return dict(zip(self._former.ids, self._former.cpu_steal_ns, strict=False))
+
+    def _cpus(self, before_ns: int | None, now_ns: int | None) -> float | None:
+        return cpus_busy(before_ns=before_ns, now_ns=now_ns, elapsed_s=self._elapsed_s)
 
 
 def _sample(columns: VmColumns, row: int) -> VmSample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schemas.telemetry import PoolSample
+from schemas.telemetry import HostInterface, PoolSample, Temperature
 from services.metrics.families import MIB, Known, Labels, Metric, Section, always, labelled, times
 from services.metrics.model import HostNewest
 
@@ -74,6 +74,11 @@ OF_HOSTS = (
         value=lambda host: times(host.sample.memory_available_mib, MIB),
     ),
     Metric(
+        name="vireo_host_swap_size_bytes",
+        help="Swap of the host.",
+        value=lambda host: times(host.sample.swap_total_mib, MIB),
+    ),
+    Metric(
         name="vireo_host_swap_used_bytes",
         help="Swap in use.",
         value=lambda host: times(host.sample.swap_used_mib, MIB),
@@ -126,6 +131,70 @@ OF_POOLS = (
     ),
 )
 
+OF_CARDS = (
+    Metric(
+        name="vireo_host_network_receive_bytes_total",
+        help="Bytes that a network card of the host received.",
+        value=lambda card: card.receive_bytes,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_transmit_bytes_total",
+        help="Bytes that it sent.",
+        value=lambda card: card.transmit_bytes,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_receive_packets_total",
+        help="Packets that it received.",
+        value=lambda card: card.receive_packets,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_transmit_packets_total",
+        help="Packets that it sent.",
+        value=lambda card: card.transmit_packets,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_receive_errors_total",
+        help="Packets that came in damaged.",
+        value=lambda card: card.receive_errors,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_transmit_errors_total",
+        help="Packets that could not be sent.",
+        value=lambda card: card.transmit_errors,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_receive_drops_total",
+        help="Packets that came in and were dropped.",
+        value=lambda card: card.receive_drops,
+        kind="counter",
+    ),
+    Metric(
+        name="vireo_host_network_transmit_drops_total",
+        help="Packets to be sent that were dropped.",
+        value=lambda card: card.transmit_drops,
+        kind="counter",
+    ),
+)
+
+OF_SENSORS = (
+    Metric(
+        name="vireo_host_temperature_celsius",
+        help="What a sensor of the host shows; part: what it is a sensor of.",
+        value=lambda sensor: sensor.celsius,
+    ),
+    Metric(
+        name="vireo_host_temperature_critical_celsius",
+        help="Where its chip says that harm is done.",
+        value=lambda sensor: sensor.critical_celsius,
+    ),
+)
+
 
 def _hosts(known: Known) -> Iterator[tuple[Labels, HostNewest]]:
     return ((of_host(host), host) for host in known.hosts)
@@ -152,6 +221,22 @@ def _pools(known: Known) -> Iterator[tuple[Labels, PoolSample]]:
             yield of_host(host) + labelled(pool=pool.name), pool
 
 
+def _cards(known: Known) -> Iterator[tuple[Labels, HostInterface]]:
+    for host in known.hosts:
+        for card in {each.name: each for each in host.sample.interfaces}.values():
+            yield of_host(host) + labelled(interface=card.name), card
+
+
+def _sensors(known: Known) -> Iterator[tuple[Labels, Temperature]]:
+    for host in known.hosts:
+        for labels, sensor in {_of_sensor(each): each for each in host.sample.temperatures}.items():
+            yield of_host(host) + labels, sensor
+
+
+def _of_sensor(sensor: Temperature) -> Labels:
+    return labelled(part=sensor.part, chip=sensor.chip, device=sensor.device, sensor=sensor.sensor)
+
+
 def of_host(host: HostNewest) -> Labels:
     return labelled(host=host.host, site=host.site)
 
@@ -167,4 +252,10 @@ HOST_SECTIONS = (
     Section(metrics=OF_HOSTS, labels=_HOST, things=_hosts),
     Section(metrics=OF_CPU_MODES, labels=(*_HOST, "mode"), things=_cpu_modes),
     Section(metrics=OF_POOLS, labels=(*_HOST, "pool"), things=_pools),
+    Section(metrics=OF_CARDS, labels=(*_HOST, "interface"), things=_cards),
+    Section(
+        metrics=OF_SENSORS,
+        labels=(*_HOST, "part", "chip", "device", "sensor"),
+        things=_sensors,
+    ),
 )

@@ -20,12 +20,18 @@ Recent = Callable[[Kind, str, int], Rows]
 _AT: dict[Kind, dict[str, int]] = {
     kind: {each.name: place for place, each in enumerate(series)} for kind, series in SERIES.items()
 }
-_RATES = {
+_OF_VMS = {
     "read_bytes_s": "block_read",
     "written_bytes_s": "block_written",
     "received_bytes_s": "net_received",
     "sent_bytes_s": "net_sent",
 }
+_OF_HOSTS = {
+    "cpu_celsius": "cpu_temperature",
+    "received_bytes_s": "net_received",
+    "sent_bytes_s": "net_sent",
+}
+"""Fields that are taken from the newest tick."""
 UNNAMED = VmName(name="", project="")
 
 
@@ -35,7 +41,11 @@ def host_loads(fleet: Fleet, query: ListHostLoads, recent: Recent) -> Page:
     for host in sorted(fleet.hosts.values(), key=lambda each: each.heard_s):
         newest[host.host] = host
     names, more = _page(newest, query.after, query.limit)
-    items = tuple(_host_load(newest[name], recent("host", name, query.recent)) for name in names)
+    items = tuple(
+        # One tick for the rates, though none may be wished for.
+        _host_load(newest[name], recent("host", name, max(query.recent, 1)), wished=query.recent)
+        for name in names
+    )
     return Page(items=items, next=names[-1] if more else None)
 
 
@@ -52,7 +62,6 @@ def vm_loads(fleet: Fleet, names: Mapping[str, VmName], query: ListVmLoads, rece
             teller[id],
             teller[id].vms[id],
             names.get(id, UNNAMED),
-            # One tick for the rates, though none may be wished for.
             recent("vm", id, max(query.recent, 1)),
             wished=query.recent,
         )
@@ -67,7 +76,7 @@ def _page(things: Mapping[str, Any], after: str | None, limit: int) -> tuple[lis
     return left[:limit], len(left) > limit
 
 
-def _host_load(host: HostNewest, rows: Rows) -> HostLoad:
+def _host_load(host: HostNewest, rows: Rows, *, wished: int) -> HostLoad:
     sample = host.sample
     total, available = sample.memory_total_mib, sample.memory_available_mib
     return HostLoad(
@@ -83,17 +92,14 @@ def _host_load(host: HostNewest, rows: Rows) -> HostLoad:
         io_pressure=sample.io_pressure,
         power_watts=sample.power_watts,
         vms_running=sample.vms_running,
-        recent_cpu=tuple(_column("host", "cpu_busy", rows)),
+        recent_cpu=tuple(_column("host", "cpu_busy", rows)) if wished else (),
+        **_newest("host", _OF_HOSTS, rows),
     )
 
 
 def _vm_load(
     id: str, host: HostNewest, vm: VmNewest, name: VmName, rows: Rows, *, wished: int
 ) -> VmLoad:
-    rates: dict[str, float | None] = {
-        field: next(iter(_column("vm", series, rows[-1:])), None)
-        for field, series in _RATES.items()
-    }
     return VmLoad(
         vm=id,
         name=name.name,
@@ -107,7 +113,7 @@ def _vm_load(
         memory_max_bytes=_times(vm.sample.memory_max_kib, KIB),
         memory_used_bytes=_memory_used(vm),
         recent_cpu=tuple(_column("vm", "cpu_busy", rows)) if wished else (),
-        **rates,
+        **_newest("vm", _OF_VMS, rows),
     )
 
 
@@ -119,6 +125,14 @@ def _memory_used(vm: VmNewest) -> int | None:
         else _less(_times(guest.memory_total_kib, KIB), _times(guest.memory_available_kib, KIB))
     )
     return _times(vm.sample.memory_rss_kib, KIB) if inside is None else inside
+
+
+def _newest(kind: Kind, fields: Mapping[str, str], rows: Rows) -> dict[str, Any]:
+    """Of each field its series' value in the last row."""
+    return {
+        field: next(iter(_column(kind, series, rows[-1:])), None)
+        for field, series in fields.items()
+    }
 
 
 def _column(kind: Kind, series: str, rows: Rows) -> Iterator[float | None]:

@@ -26,6 +26,7 @@ class VmSample(Struct, frozen=True, kw_only=True):
     state: str | None = None
     cpus: int | None = None
     cpu_time_ns: int | None = None
+    cpu_steal_ns: int | None = None
     memory_max_kib: int | None = None
     memory_rss_kib: int | None = None
     memory_available_kib: int | None = None
@@ -39,10 +40,12 @@ class VmSample(Struct, frozen=True, kw_only=True):
 
 
 class VmNewest(Struct, frozen=True, kw_only=True):
-    """The newest known of one VM. `cpu_busy` in CPUs; None until two samples can be compared."""
+    """The newest known of one VM. `cpu_busy` and `cpu_steal` in CPUs; None until two samples can be
+    compared."""
 
     sample: VmSample
     cpu_busy: float | None = None
+    cpu_steal: float | None = None
     guest: GuestSample | None = None
 
 

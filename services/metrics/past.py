@@ -67,7 +67,7 @@ class Past:
         self.rings.put((frame.site, frame.host), tick)
         if self._waiting:
             self._wake("host", frame.host)
-            for id in measured.ids:
+            for id in measured.vms.ids:
                 self._wake("vm", id)
 
     def _wake(self, kind: Kind, name: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from services.metrics.columns import Before, Measured, vm_values
+from services.metrics.columns import Measured, host_values, vm_values
 from services.metrics.series import HOST_SERIES, VM_SERIES, Kind
 from services.metrics.timing import grown_over, placed_at
 
@@ -116,19 +116,19 @@ class HostRing:
         """Up to when something was dropped before its time, for want of memory."""
         self.nbytes = 0
 
-    def values_of(self, tick: Tick) -> Values:
-        """With the rates since the tick before."""
-        last = self.last
+    def values_of(self, tick: Tick) -> tuple[Floats, Values]:
+        """The host's and its VMs', with the rates since the tick before."""
+        now, last = tick.measured, self.last
         if last is None:
-            return vm_values(tick.measured, None, 0.0)
+            return host_values(now, None, 0.0), vm_values(now, None, 0.0)
         grown_s = grown_over(
             by_host_s=tick.at_s - last.at_s,
             by_arrival_s=tick.heard_s - last.heard_s,
             frames=tick.sequence - last.sequence,
             interval_s=tick.interval_s,
         )
-        before = Before(ids=last.measured.ids, counters=last.measured.counters, at_s=last.at_s)
-        return vm_values(tick.measured, before, grown_s or 0.0)
+        over_s = grown_s or 0.0
+        return host_values(now, last.measured, over_s), vm_values(now, last.measured, over_s)
 
     def oldest_s(self) -> float | None:
         return float(self.blocks[0].times[0]) if self.blocks else None
@@ -150,13 +150,13 @@ class Rings:
         """Keep a tick; returns when it counts as made, None if it was left out for lack of such a time."""
         ring = self._rings.setdefault(key, HostRing())
         at_s = placed_at(tick.at_s, now_s=tick.now_s, skew_s=self.limits.skew_s, last_s=ring.last_s)
-        values = ring.values_of(tick)
+        host, vms = ring.values_of(tick)
         ring.last = tick
         if at_s is None:
             return None
         ring.last_s = at_s
-        ids = tick.measured.ids
-        for id in self._block(key, ring, ids).add(at_s, tick.measured.host, ids, values):
+        ids = tick.measured.vms.ids
+        for id in self._block(key, ring, ids).add(at_s, host, ids, vms):
             tellers = self._told_by.setdefault(id, {})
             tellers[key] = tellers.get(key, 0) + 1
         return at_s

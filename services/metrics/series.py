@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from schemas.telemetry import GuestSample, HostSample
+from schemas.telemetry import GuestSample, HostInterface, HostSample
 
 KIB = 1024.0
 MIB = 1024.0 * 1024.0
@@ -18,8 +18,9 @@ MIB = 1024.0 * 1024.0
 Kind = Literal["vm", "host"]
 """Of what there are series."""
 
-From = Literal["gauge", "counter", "guest"]
-"""A column as it is; a column's growth per second; what the guest says of itself."""
+From = Literal["gauge", "counter", "guest", "hottest"]
+"""A column as it is; its growth per second, of a host over all its network cards; what the guest says of
+itself; the most that sensors of one part show."""
 
 
 class Series(Struct, frozen=True, kw_only=True):
@@ -45,6 +46,10 @@ def _guest(name: str, unit: str, help: str, source: str, scale: float = 1.0) -> 
     return Series(name=name, unit=unit, help=help, source=source, origin="guest", scale=scale)
 
 
+def _hottest(name: str, help: str, part: str) -> Series:
+    return Series(name=name, unit="celsius", help=help, source=part, origin="hottest")
+
+
 VM_SERIES: tuple[Series, ...] = (
     _rate("cpu_busy", "cpus", "CPUs that the VM keeps busy", "cpu_time_ns", 1e-9),
     _gauge("cpus", "cpus", "CPUs that the VM has", "cpus"),
@@ -65,6 +70,7 @@ VM_SERIES: tuple[Series, ...] = (
         *("guest_memory_available", "bytes", "Memory that the guest has available"),
         *("memory_available_kib", KIB),
     ),
+    _rate("cpu_steal", "cpus", "CPUs of the host that the VM waited for", "cpu_steal_ns", 1e-9),
 )
 
 HOST_SERIES: tuple[Series, ...] = (
@@ -89,6 +95,17 @@ HOST_SERIES: tuple[Series, ...] = (
     _gauge("disk_free", "bytes", "What is free of it", "disk_free_bytes"),
     _gauge("power", "watts", "Power that the host draws", "power_watts"),
     _gauge("vms_running", "vms", "VMs that run on the host", "vms_running"),
+    _gauge("swap_total", "bytes", "Swap of the host", "swap_total_mib", MIB),
+    _hottest("cpu_temperature", "The hottest of its processors", "cpu"),
+    _hottest("disk_temperature", "The hottest of its disks", "disk"),
+    _rate("net_received", "bytes/s", "Received by its network cards", "receive_bytes"),
+    _rate("net_sent", "bytes/s", "Sent by its network cards", "transmit_bytes"),
+    _rate("net_packets_received", "1/s", "Packets received", "receive_packets"),
+    _rate("net_packets_sent", "1/s", "Packets sent", "transmit_packets"),
+    _rate("net_receive_errors", "1/s", "Packets that came in damaged", "receive_errors"),
+    _rate("net_send_errors", "1/s", "Packets that could not be sent", "transmit_errors"),
+    _rate("net_receive_drops", "1/s", "Packets that came in and were dropped", "receive_drops"),
+    _rate("net_send_drops", "1/s", "Packets to be sent that were dropped", "transmit_drops"),
 )
 
 SERIES: dict[Kind, tuple[Series, ...]] = {"vm": VM_SERIES, "host": HOST_SERIES}
@@ -96,16 +113,22 @@ SERIES: dict[Kind, tuple[Series, ...]] = {"vm": VM_SERIES, "host": HOST_SERIES}
 GAUGES = tuple(each for each in VM_SERIES if each.origin == "gauge")
 COUNTERS = tuple(each for each in VM_SERIES if each.origin == "counter")
 GUEST = tuple(each for each in VM_SERIES if each.origin == "guest")
+HOST_COUNTERS = tuple(each for each in HOST_SERIES if each.origin == "counter")
 
 
-def places(wanted: Sequence[Series]) -> list[int]:
-    """Where VM series stand in their table."""
-    return [VM_SERIES.index(each) for each in wanted]
+def places(wanted: Sequence[Series], table: Sequence[Series] = VM_SERIES) -> list[int]:
+    """Where series stand in their table."""
+    return [table.index(each) for each in wanted]
 
 
 def host_row(sample: HostSample) -> list[float | None]:
-    """A host's values in the order of its series."""
-    return [_scaled(_of_host(sample, each.source), each.scale) for each in HOST_SERIES]
+    """A host's values in the order of its series; rates are not known of one sample."""
+    return [_scaled(_of_host(sample, each), each.scale) for each in HOST_SERIES]
+
+
+def card_row(card: HostInterface) -> list[int | None]:
+    """What a network card counts, in the order of `HOST_COUNTERS`."""
+    return [getattr(card, each.source) for each in HOST_COUNTERS]
 
 
 def guest_row(sample: GuestSample) -> list[float | None]:
@@ -113,8 +136,13 @@ def guest_row(sample: GuestSample) -> list[float | None]:
     return [_scaled(getattr(sample, each.source), each.scale) for each in GUEST]
 
 
-def _of_host(sample: HostSample, source: str) -> float | None:
-    outer, _, inner = source.partition(".")
+def _of_host(sample: HostSample, series: Series) -> float | None:
+    if series.origin == "counter":
+        return None
+    if series.origin == "hottest":
+        shown = [each.celsius for each in sample.temperatures if each.part == series.source]
+        return max(shown, default=None)
+    outer, _, inner = series.source.partition(".")
     found = getattr(sample, outer)
     value: float | None = getattr(found, inner) if inner and found is not None else found
     return value

@@ -29,6 +29,12 @@ OF_VMS = (
         kind="counter",
     ),
     Metric(
+        name="vireo_vm_cpu_steal_seconds_total",
+        help="Time that CPUs of the VM were ready to run and waited for one of the host's.",
+        value=lambda vm: times(vm.sample.cpu_steal_ns, 1e-9),
+        kind="counter",
+    ),
+    Metric(
         name="vireo_vm_memory_size_bytes",
         help="Memory that the VM may have.",
         value=lambda vm: times(vm.sample.memory_max_kib, KIB),

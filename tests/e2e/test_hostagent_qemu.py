@@ -145,6 +145,7 @@ async def test_a_guest_boots_shows_itself_reboots_and_is_removed_without_a_trace
     assert frame.vms.ids == (VM,)
     assert frame.vms.state == ("running",)
     assert (frame.vms.cpu_time_ns[0] or 0) > 0
+    assert ((frame.vms.cpu_steal_ns[0] or 0) > 0) == Path("/proc/self/schedstat").exists()
     assert (frame.vms.memory_rss_kib[0] or 0) > 0
     (sample,) = frame.guests
     assert not sample.error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from schemas.ids import uuid7
 from schemas.loads import HostLoad, VmLoad
 from vireo.cli.layout import plain_page
@@ -50,6 +52,8 @@ HOST = HostLoad(
     memory_used_bytes=1 << 30,
     disk_total_bytes=100,
     disk_free_bytes=75,
+    cpu_celsius=54.4,
+    received_bytes_s=1024.0,
     vms_running=3,
     recent_cpu=(0.0, 0.5, 1.0),
 )
@@ -66,13 +70,22 @@ def test_the_busiest_come_first_and_what_is_not_known_last() -> None:
     assert names(Sort.DISK) == names(Sort.NAME) == ["a", "b", "c"]
 
 
+def test_hosts_too_are_sorted_by_their_network() -> None:
+    silent, quiet = replace(HOST, host="h0", received_bytes_s=None), replace(HOST, host="h9")
+    busy = replace(HOST, host="h5", sent_bytes_s=9000.0)
+    look = ordered(replace(LOOK, hosts=(silent, quiet, busy)), Sort.NETWORK)
+    assert [host.host for host in look.hosts] == ["h5", "h9", "h0"]
+
+
 def test_a_page_says_all_of_it() -> None:
     assert plain_page(top_page(LOOK, View())) == (
         "1 hosts, 3 VMs, 3 running; by cpu; 12:00:05\n"
         "\n"
         "Hosts\n"
-        "  HOST  CPU   RECENT  LOAD  MEMORY          DISK  WAITS  POWER  VMS  TOLD\n"
-        "  h1    50 %  ▁▅█     1.25  1 GiB of 4 GiB  25 %  -      -      3    3 s\n"
+        "  HOST  CPU   RECENT  LOAD  MEMORY          DISK  WAITS  IN       OUT  CPU TEMP  POWER  "
+        "VMS  TOLD\n"
+        "  h1    50 %  ▁▅█     1.25  1 GiB of 4 GiB  25 %  -      1 KiB/s  -    54 °C     -      "
+        "3    3 s\n"
         "\n"
         "VMs\n"
         "  VM  HOST  STATE    CPUS       RECENT  MEMORY          READ  WRITE  IN  OUT\n"

@@ -14,7 +14,8 @@ from schemas.envelope import Header
 from schemas.events import AlertFired, AlertResolved, VmStarted
 from schemas.problems import Problem
 from schemas.resources import DiskSpec, GuestFacts, Operation, OperationStep, Vm, VmSpec
-from schemas.samples import ALERT
+from schemas.samples import ALERT, HOST_SAMPLE
+from schemas.telemetry import HostReading, HostSample
 from schemas.wire import encode, read_header, wrap
 from tests.fixtures.gateway_standin import NOW, PLACEMENT, host, id_of, vm_reading
 from vireo.cli import words
@@ -155,6 +156,26 @@ def test_hosts_show_capacity_and_maintenance() -> None:
           memory  8 GiB     512 MiB   7.5 GiB
           disk    100 GiB   10 GiB    90 GiB
     """) in plain_page(host_page(host(), reading=None, now=LATER))
+
+
+def test_a_host_shows_its_cards_and_sensors_where_it_has_any() -> None:
+    told = HostReading(host="h1", site="lab", at=LATER, interval_s=5.0, sample=HOST_SAMPLE)
+    page = plain_page(host_page(host(), reading=told, now=LATER))
+    assert "  swap               0 B used of 8 GiB\n" in page
+    assert (
+        text("""
+        Network cards
+          INTERFACE  RECEIVED  SENT      ERRORS  DROPPED
+          enp3s0     82.1 GiB  37.5 GiB  0       12
+
+        Temperatures
+          OF   SENSOR                   NOW    CRITICAL
+          cpu  coretemp.0 Package id 0  54 °C  100 °C
+    """)
+        in page
+    )
+    bare = structs.replace(told, sample=HostSample())
+    assert "Network cards" not in plain_page(host_page(host(), reading=bare, now=LATER))
 
 
 def test_a_name_cannot_bring_control_characters() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from schemas.telemetry import CpuModes, HostSample
+from schemas.telemetry import CpuModes, HostInterface, HostSample, Temperature
 from services.hostagent import host_sample, power
 from services.hostagent.host_sample import Counters
 from services.hostagent.power import Counter, Energy
@@ -41,6 +42,7 @@ def read(
         sys=folder / "sys",
         disk=folder,
         pools=pools or {},
+        meters=("power_meter", "corsairpsu"),
         before=before or Counters(),
         at_s=at_s,
         running=3,
@@ -56,7 +58,7 @@ def test_the_host_is_read_from_proc(tmp_path: Path) -> None:
 
     assert (sample.load1, sample.load15, sample.uptime_s) == (0.1, 0.3, 12.5)
     assert (sample.memory_total_mib, sample.memory_available_mib) == (2, 1)
-    assert (sample.swap_used_mib, sample.vms_running) == (1, 3)
+    assert (sample.swap_used_mib, sample.swap_total_mib, sample.vms_running) == (1, 2, 3)
 
 
 def test_the_time_of_cpus_is_told_by_mode(tmp_path: Path) -> None:
@@ -161,3 +163,96 @@ def test_a_meter_of_the_whole_machine_is_believed_before_its_processors(tmp_path
     write(tmp_path, {f"{card}/name": "amdgpu\n", f"{card}/power1_average": "30000000\n"})
 
     assert read(tmp_path)[0].power_watts == pytest.approx(184.5)
+
+
+DEV = """\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     900       9    0    0    0     0          0         0      900       9    0    0    0     0       0          0
+  eno1: 5000000    4000    3    2    0     0          0         7  2000000    3000    1    4    0     0       0          0
+   br0:     800       8    0    0    0     0          0         0      800       8    0    0    0     0       0          0
+ vnet7:     700       7    0    0    0     0          0         0      700       7    0    0    0     0       0          0
+eno1v0:     600       6    0    0    0     0          0         0      600       6    0    0    0     0       0          0
+"""  # noqa: E501
+
+
+def test_the_network_is_what_cards_count_and_not_what_is_made_of_them(tmp_path: Path) -> None:
+    """Guests' taps, bridges and a card's virtual functions carry what the card carries."""
+    write(tmp_path, {"proc/net/dev": DEV})
+    for name in ("lo", "br0", "vnet7"):
+        (tmp_path / "sys/class/net" / name).mkdir(parents=True)
+    (tmp_path / "sys/class/net/eno1/device").mkdir(parents=True)
+    (tmp_path / "sys/class/net/eno1v0/device/physfn").mkdir(parents=True)
+
+    assert read(tmp_path)[0].interfaces == (
+        HostInterface(
+            name="eno1",
+            receive_bytes=5_000_000,
+            receive_packets=4000,
+            receive_errors=3,
+            receive_drops=2,
+            transmit_bytes=2_000_000,
+            transmit_packets=3000,
+            transmit_errors=1,
+            transmit_drops=4,
+        ),
+    )
+
+
+def chip(tmp_path: Path, number: int, device: str, files: Mapping[str, str]) -> None:
+    """A chip of hwmon, whose number is not the same after the next boot."""
+    folder = tmp_path / f"sys/class/hwmon/hwmon{number}"
+    write(folder, files)
+    (tmp_path / "devices" / device).mkdir(parents=True)
+    (folder / "device").symlink_to(tmp_path / "devices" / device)
+
+
+def test_temperatures_are_told_of_each_sensor_that_is_well(tmp_path: Path) -> None:
+    disk = {"name": "nvme\n", "temp1_input": "38850\n", "temp1_label": "Composite\n"}
+    chip(tmp_path, 4, "nvme0", disk | {"temp1_crit": "84850\n"})
+    board = {"name": "nct6775\n", "temp1_input": "-5000\n", "temp2_input": "127000\n"}
+    chip(tmp_path, 1, "nct6775.656", board | {"temp2_fault": "1\n", "temp3_input": "\n"})
+
+    assert read(tmp_path)[0].temperatures == (
+        Temperature(
+            part="disk",
+            chip="nvme",
+            device="nvme0",
+            sensor="Composite",
+            celsius=38.85,
+            critical_celsius=84.85,
+        ),
+        Temperature(
+            part="other", chip="nct6775", device="nct6775.656", sensor="temp1", celsius=-5.0
+        ),
+    )
+
+
+def test_a_processor_with_a_sensor_as_a_whole_is_not_asked_core_by_core(tmp_path: Path) -> None:
+    package = {"name": "coretemp\n", "temp1_input": "61000\n", "temp1_label": "Package id 0\n"}
+    cores = {"temp2_input": "64000\n", "temp2_label": "Core 0\n"}
+    chip(tmp_path, 2, "coretemp.0", package | cores)
+
+    told = read(tmp_path)[0].temperatures
+
+    assert [(one.part, one.sensor, one.celsius) for one in told] == [("cpu", "Package id 0", 61.0)]
+
+
+def test_what_a_host_tells_of_its_parts_fits_into_a_frame(tmp_path: Path) -> None:
+    for number in range(100):
+        chip(tmp_path, number, f"nvme{number}", {"name": "nvme\n", "temp1_input": "1000\n"})
+        (tmp_path / f"sys/class/net/eth{number}/device").mkdir(parents=True)
+    lines = (f"eth{number}: {' '.join(16 * '1')}" for number in range(100))
+    write(tmp_path, {"proc/net/dev": "\n".join(lines)})
+
+    sample, _ = read(tmp_path)
+
+    assert msgspec.json.decode(msgspec.json.encode(sample), type=HostSample) == sample
+    assert (len(sample.interfaces), len(sample.temperatures)) == (64, 64)
+
+
+def test_of_a_meter_the_first_channel_is_the_whole(tmp_path: Path) -> None:
+    supply = {"name": "corsairpsu\n", "power1_input": "95000000\n", "power2_input": "70000000\n"}
+    chip(tmp_path, 0, "0003:1B1C.0001", supply)
+
+    assert read(tmp_path)[0].power_watts == pytest.approx(95.0)

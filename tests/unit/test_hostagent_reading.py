@@ -324,6 +324,7 @@ def test_bulk_statistics_become_columns_with_none_for_what_is_missing() -> None:
         state=("running",),
         cpus=(2,),
         cpu_time_ns=(99,),
+        cpu_steal_ns=(None,),
         memory_max_kib=(None,),
         memory_rss_kib=(None,),
         memory_available_kib=(None,),
@@ -335,6 +336,21 @@ def test_bulk_statistics_become_columns_with_none_for_what_is_missing() -> None:
         net_receive_bytes=(None,),
         net_transmit_bytes=(None,),
     )
+
+
+@pytest.mark.parametrize(
+    ("stats", "stolen"),
+    [
+        ({"vcpu.maximum": 3, "vcpu.0.delay": 5, "vcpu.2.delay": 7, "vcpu.0.wait": 1}, 12),
+        ({"vcpu.maximum": 2, "vcpu.0.delay": 0, "vcpu.1.delay": 0}, None),
+        ({"vcpu.maximum": 1, "vcpu.0.time": 9}, None),
+    ],
+)
+def test_steal_is_what_cpus_waited_for_and_absent_where_nobody_counts_it(
+    stats: dict[str, int], stolen: int | None
+) -> None:
+    """A kernel without the accounting is told of by libvirt as zero."""
+    assert libvirt_stats.columns([(VM, stats)]).cpu_steal_ns == (stolen,)
 
 
 def test_commands_are_what_the_agent_protocol_wants() -> None:

@@ -14,9 +14,11 @@ from schemas.telemetry import (
     FileSystem,
     GuestDisk,
     GuestSample,
+    HostInterface,
     HostSample,
     NetworkInterface,
     PoolSample,
+    Temperature,
 )
 from services.metrics.exposition import LABELS, text
 from services.metrics.model import Fleet, HostNewest, VmNewest, VmSample
@@ -48,6 +50,18 @@ GUEST = GuestSample(
     interfaces=(NetworkInterface(name="eth0", receive_bytes=1, transmit_bytes=2),),
     disks=(GuestDisk(name="vda", read_bytes=3, write_bytes=4),),
 )
+PACKAGE = Temperature(
+    part="cpu",
+    chip="coretemp",
+    device="coretemp.0",
+    sensor="Package id 0",
+    celsius=54.0,
+    critical_celsius=100.0,
+)
+SENSOR = (
+    *(("chip", "coretemp"), ("device", "coretemp.0"), ("host", "h1"), ("part", "cpu")),
+    *(("sensor", "Package id 0"), ("site", "lab")),
+)
 FULL = Fleet(
     hosts={
         ("lab", "h1"): HostNewest(
@@ -71,7 +85,22 @@ FULL = Fleet(
                 load15=0.25,
                 memory_total_mib=4096,
                 memory_available_mib=1024,
+                swap_total_mib=2048,
                 swap_used_mib=0,
+                interfaces=(
+                    HostInterface(
+                        name="eno1",
+                        receive_bytes=10,
+                        receive_packets=11,
+                        receive_errors=12,
+                        receive_drops=13,
+                        transmit_bytes=14,
+                        transmit_packets=15,
+                        transmit_errors=16,
+                        transmit_drops=17,
+                    ),
+                ),
+                temperatures=2 * (PACKAGE,),
                 disk_total_bytes=10_000_000_000,
                 disk_free_bytes=5_000_000_000,
                 uptime_s=3600.0,
@@ -83,6 +112,7 @@ FULL = Fleet(
                         state="running",
                         cpus=2,
                         cpu_time_ns=1_500_000_000,
+                        cpu_steal_ns=250_000_000,
                         memory_max_kib=131_072,
                         memory_rss_kib=98_304,
                         memory_available_kib=120_000,
@@ -164,6 +194,11 @@ def test_values_are_in_base_units() -> None:
             ("vireo_host_memory_pressure_ratio", host),
             ("vireo_host_io_pressure_ratio", host),
             ("vireo_host_last_frame_timestamp_seconds", host),
+            ("vireo_host_swap_size_bytes", host),
+            ("vireo_host_network_receive_drops_total", (*host[:1], ("interface", "eno1"), host[1])),
+            ("vireo_host_temperature_celsius", SENSOR),
+            ("vireo_host_temperature_critical_celsius", SENSOR),
+            ("vireo_vm_cpu_steal_seconds_total", vm),
             ("vireo_vm_cpu_seconds_total", vm),
             ("vireo_vm_memory_size_bytes", vm),
             ("vireo_guest_agent_up", vm),
@@ -177,6 +212,11 @@ def test_values_are_in_base_units() -> None:
         "vireo_host_memory_pressure_ratio": 0.0,
         "vireo_host_io_pressure_ratio": 0.25,
         "vireo_host_last_frame_timestamp_seconds": AT.timestamp(),
+        "vireo_host_swap_size_bytes": 2048 * 1024 * 1024,
+        "vireo_host_network_receive_drops_total": 13,
+        "vireo_host_temperature_celsius": 54.0,
+        "vireo_host_temperature_critical_celsius": 100.0,
+        "vireo_vm_cpu_steal_seconds_total": 0.25,
         "vireo_vm_cpu_seconds_total": 1.5,
         "vireo_vm_memory_size_bytes": 131_072 * 1024,
         "vireo_guest_agent_up": 1,

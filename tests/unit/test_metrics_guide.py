@@ -24,15 +24,18 @@ def test_no_two_series_of_a_kind_share_a_name() -> None:
 
 def test_series_keep_their_places_for_what_is_stored_has_them_there() -> None:
     """What comes new is added at the end of these lists."""
-    assert [each.name for each in VM_SERIES][:16] == [
+    assert [each.name for each in VM_SERIES][:17] == [
         *("cpu_busy", "cpus", "memory_max", "memory_resident", "memory_available"),
         *("memory_unused", "block_read", "block_written", "block_reads", "block_writes"),
         *("net_received", "net_sent", "guest_cpu_busy", "guest_load1", "guest_memory_total"),
-        "guest_memory_available",
+        *("guest_memory_available", "cpu_steal"),
     ]
-    assert [each.name for each in HOST_SERIES][:21] == [
+    assert [each.name for each in HOST_SERIES][:32] == [
         *("cpu_busy", "io_wait", "cpu_user", "cpu_nice", "cpu_system", "cpu_irq"),
         *("cpu_softirq", "cpu_steal", "cpu_pressure", "memory_pressure", "io_pressure"),
         *("load1", "load5", "load15", "memory_total", "memory_available", "swap_used"),
-        *("disk_total", "disk_free", "power", "vms_running"),
+        *("disk_total", "disk_free", "power", "vms_running", "swap_total"),
+        *("cpu_temperature", "disk_temperature", "net_received", "net_sent"),
+        *("net_packets_received", "net_packets_sent", "net_receive_errors", "net_send_errors"),
+        *("net_receive_drops", "net_send_drops"),
     ]

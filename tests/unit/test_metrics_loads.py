@@ -91,6 +91,17 @@ def test_rates_and_the_ticks_before_come_from_the_rings_and_a_gap_stays_one() ->
     assert vm_loads(hosts, {}, ListVmLoads(), recent).items[0] == replace(load, recent_cpu=())
 
 
+def test_a_host_s_network_and_heat_are_those_of_its_newest_tick() -> None:
+    def recent(_kind: Kind, _name: str, count: int) -> Rows:
+        return [row("host", net_received=1.0), row("host", net_sent=10.0, cpu_temperature=54.0)][
+            -count:
+        ]
+
+    load = host_loads(fleet(host("h1")), ListHostLoads(), recent).items[0]
+    assert (load.received_bytes_s, load.sent_bytes_s, load.cpu_celsius) == (None, 10.0, 54.0)
+    assert load.recent_cpu == ()
+
+
 def test_memory_is_what_the_guest_says_where_it_says_it() -> None:
     told = GuestSample(vm=A, at=AT, memory_total_kib=1000, memory_available_kib=900)
     one = host("h1", A, B)
@@ -105,8 +116,9 @@ def test_memory_is_what_the_guest_says_where_it_says_it() -> None:
 
 def test_the_largest_page_fits_into_a_message() -> None:
     ticks = tuple(0.1234 for _ in range(MOST_RECENT))
+    rates = {"received_bytes_s": 123456.78, "sent_bytes_s": 123456.78}
     whole: list[VmLoad | HostLoad] = [
         replace(VM_LOAD, recent_cpu=ticks, read_bytes_s=123456.78, written_bytes_s=123456.78),
-        replace(HOST_LOAD, recent_cpu=ticks, load1=12.34, power_watts=250.25),
+        replace(HOST_LOAD, recent_cpu=ticks, load1=12.34, power_watts=250.25, **rates),
     ]
     assert all(len(msgspec.json.encode(each)) * 1000 < 1 << 20 for each in whole)

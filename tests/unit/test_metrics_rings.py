@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.ids import uuid7
-from schemas.telemetry import GuestSample, HostFrame, HostSample, VmColumns
+from schemas.telemetry import (
+    GuestSample,
+    HostFrame,
+    HostInterface,
+    HostSample,
+    Temperature,
+    VmColumns,
+)
 from services.metrics.columns import measured
 from services.metrics.model import Garbled
 from services.metrics.rings import RingLimits, Rings, Tick
@@ -61,6 +69,16 @@ def put(rings: Rings, each: HostFrame, *, key: tuple[str, str] = KEY, late_s: fl
     )
 
 
+def with_sample(each: HostFrame, **told: Any) -> HostFrame:
+    return replace(each, sample=replace(each.sample, **told))
+
+
+def host_series(rings: Rings, name: str) -> list[Any]:
+    at = [each.name for each in HOST_SERIES].index(name)
+    values = [value for _, rows in rings.host("h1", 0, 1e12) for value in rows[:, at].tolist()]
+    return [None if np.isnan(value) else pytest.approx(value) for value in values]
+
+
 def vm_series(rings: Rings, vm: str, name: str) -> list[float | None]:
     at = [each.name for each in VM_SERIES].index(name)
     pieces = rings.vm(vm, 0, 1e12)
@@ -86,6 +104,41 @@ def test_counters_become_rates_over_the_time_that_passed_on_the_host() -> None:
         put(rings, frame(tick, cpu_time_ns=(cpu_ns, None)))
     assert vm_series(rings, WEB, "cpu_busy") == [None, 1.0, 0.5]
     assert vm_series(rings, DB, "cpu_busy") == [None, None, None]
+
+
+def test_a_host_s_rates_are_the_sum_over_its_cards() -> None:
+    """The tick in which a card appears is a gap: what it had counted by then is nobody's rate."""
+    rings = Rings(RingLimits())
+    for tick, counted in enumerate(((0, 50), (500, 150), (1000, 250, 10**9), (1500, 350, 10**9))):
+        cards = tuple(
+            HostInterface(name=f"eth{number}", receive_bytes=told, receive_drops=tick)
+            for number, told in enumerate(counted)
+        )
+        put(rings, with_sample(frame(tick), interfaces=cards))
+    assert host_series(rings, "net_received") == [None, 120.0, None, 120.0]
+    assert host_series(rings, "net_receive_drops") == [None, pytest.approx(0.4), None, 0.6]
+    assert host_series(rings, "net_sent") == [None] * 4
+
+
+def test_a_host_without_cards_and_sensors_tells_nothing_of_them() -> None:
+    rings = Rings(RingLimits())
+    put(rings, frame(0))
+    put(rings, frame(1))
+    assert host_series(rings, "net_received") == [None, None]
+    assert host_series(rings, "cpu_temperature") == [None, None]
+
+
+def test_the_hottest_sensor_of_a_part_counts() -> None:
+    shown: list[tuple[Literal["cpu", "disk", "other"], float]]
+    shown = [("cpu", 51.0), ("cpu", 63.0), ("disk", 40.0), ("other", 99.0)]
+    sensors = tuple(
+        Temperature(part=part, chip="c", device=f"d{number}", sensor="s", celsius=celsius)
+        for number, (part, celsius) in enumerate(shown)
+    )
+    rings = Rings(RingLimits())
+    put(rings, with_sample(frame(0), temperatures=sensors))
+    assert host_series(rings, "cpu_temperature") == [63.0]
+    assert host_series(rings, "disk_temperature") == [40.0]
 
 
 def test_a_rate_is_exact_however_large_its_counter_is() -> None:

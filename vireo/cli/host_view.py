@@ -39,7 +39,7 @@ def host_page(host: Host, *, reading: HostReading | None, now: datetime) -> Page
         sections.append(_devices(host))
     sections.append(_versions(host))
     if reading is not None:
-        sections.append(_measured(reading, now))
+        sections += [_measured(reading, now), *_parts(reading.sample)]
     if host.facts.foreign:
         sections.append(_foreign(host))
     return Page(title=f"{host.name}: {_state(host)}", sections=tuple(sections))
@@ -192,6 +192,7 @@ def _measured(reading: HostReading, now: datetime) -> Section:
     sample = reading.sample
     loads = (sample.load1, sample.load5, sample.load15)
     memory = (sample.memory_available_mib, sample.memory_total_mib)
+    swap = (sample.swap_used_mib, sample.swap_total_mib)
     disk = (sample.disk_free_bytes, sample.disk_total_bytes)
     facts = (
         ("measured", f"{words.age(reading.at, now)} ago, every {reading.interval_s:g} s"),
@@ -202,7 +203,7 @@ def _measured(reading: HostReading, now: datetime) -> Section:
         ("power", words.NOTHING if sample.power_watts is None else f"{sample.power_watts:.0f} W"),
         ("load", " ".join(words.number(load) for load in loads)),
         ("memory", " available of ".join(words.of_mib(size) for size in memory)),
-        ("swap used", words.of_mib(sample.swap_used_mib)),
+        ("swap", " used of ".join(words.of_mib(size) for size in swap)),
         ("disk", " free of ".join(words.of_bytes(size) for size in disk)),
         *(
             (
@@ -215,6 +216,42 @@ def _measured(reading: HostReading, now: datetime) -> Section:
         ("vms running", str(sample.vms_running)),
     )
     return Section(title="Telemetry", facts=facts)
+
+
+def _parts(sample: HostSample) -> list[Section]:
+    """What there may be several of; nothing of what the host does not tell."""
+    cards = tuple(
+        (
+            card.name,
+            words.of_bytes(card.receive_bytes),
+            words.of_bytes(card.transmit_bytes),
+            _both(card.receive_errors, card.transmit_errors),
+            _both(card.receive_drops, card.transmit_drops),
+        )
+        for card in sample.interfaces
+    )
+    sensors = tuple(
+        (
+            sensor.part,
+            f"{sensor.device} {sensor.sensor}",
+            words.celsius(sensor.celsius),
+            words.celsius(sensor.critical_celsius),
+        )
+        for sensor in sample.temperatures
+    )
+    tables = (
+        ("Network cards", ("interface", "received", "sent", "errors", "dropped"), cards),
+        ("Temperatures", ("of", "sensor", "now", "critical"), sensors),
+    )
+    return [
+        Section(title=title, table=Table(columns=columns, rows=rows))
+        for title, columns, rows in tables
+        if rows
+    ]
+
+
+def _both(received: int | None, sent: int | None) -> str:
+    return words.NOTHING if received is None or sent is None else str(received + sent)
 
 
 def _modes(modes: CpuModes | None) -> str:

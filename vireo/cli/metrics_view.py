@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from schemas.metrics import LiveSample, Metrics, SeriesValues
 from vireo.cli.layout import Table
 from vireo.cli.sparklines import sparkline
-from vireo.cli.words import NOTHING, clock, duration, number, of_bytes, share, when
+from vireo.cli.words import NOTHING, celsius, clock, duration, number, of_bytes, share, when
 
 COLUMNS = ("series", "now", "avg", "max", "over time")
 WIDE_COLUMNS = ("series", "now", "min", "avg", "max", "unit", "over time")
@@ -51,6 +51,8 @@ def quantity(value: float | None, unit: str) -> str:
         return share(value)
     if unit == "watts":
         return f"{number(value)} W"
+    if unit == "celsius":
+        return celsius(value)
     return f"{value:g}" if unit == "vms" else number(value)
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from schemas.loads import HostLoad, VmLoad
 from vireo.cli.layout import Page, Section, Table
 from vireo.cli.sparklines import sparkline
-from vireo.cli.words import NOTHING, age, number, of_bytes, share
+from vireo.cli.words import NOTHING, age, celsius, number, of_bytes, share
 
 TICKS = 20
 """Characters of a sparkline, and ticks that are asked for."""
@@ -49,8 +49,7 @@ _HOST_KEYS: dict[Sort, Callable[[HostLoad], float | None]] = {
     Sort.CPU: lambda host: host.cpu_busy,
     Sort.MEMORY: lambda host: _part(host.memory_used_bytes, host.memory_total_bytes),
     Sort.DISK: lambda host: None if host.disk_free_bytes is None else -host.disk_free_bytes,
-    # Of a host's network nothing is told.
-    Sort.NETWORK: lambda host: host.cpu_busy,
+    Sort.NETWORK: lambda host: _sum(host.received_bytes_s, host.sent_bytes_s),
 }
 _VM_KEYS: dict[Sort, Callable[[VmLoad], float | None]] = {
     Sort.CPU: lambda vm: vm.cpu_busy,
@@ -123,6 +122,9 @@ def host_table(hosts: Sequence[HostLoad], *, now: datetime) -> Table:
             "memory",
             "disk",
             "waits",
+            "in",
+            "out",
+            "cpu temp",
             "power",
             "vms",
             "told",
@@ -136,6 +138,9 @@ def host_table(hosts: Sequence[HostLoad], *, now: datetime) -> Table:
                 _of_whole(host.memory_used_bytes, host.memory_total_bytes),
                 share(_disk_used(host)),
                 share(host.io_pressure),
+                _rate(host.received_bytes_s),
+                _rate(host.sent_bytes_s),
+                celsius(host.cpu_celsius),
                 NOTHING if host.power_watts is None else f"{host.power_watts:.0f} W",
                 str(host.vms_running),
                 age(host.at, now),

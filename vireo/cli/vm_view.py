@@ -135,6 +135,7 @@ def _measured(reading: VmReading, now: datetime) -> list[Section]:
     facts = (
         ("measured", f"{words.age(reading.at, now)} ago"),
         ("cpu busy", words.part(reading.cpu_busy, reading.cpus)),
+        ("cpu steal", words.part(reading.cpu_steal, reading.cpus)),
         ("memory on host", words.of_kib(reading.memory_rss_kib)),
         ("disk read", words.of_bytes(reading.block_read_bytes)),
         ("disk written", words.of_bytes(reading.block_write_bytes)),

@@ -32,6 +32,10 @@ def share(part: float | None) -> str:
     return NOTHING if part is None else f"{part * 100:.0f} %"
 
 
+def celsius(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.0f} °C"
+
+
 def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:g}" if value >= 100 else f"{value:.2f}"
 
