@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -14,9 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
+from msgspec.structs import replace
 
 from chassis.secret import SecretUnreadable
-from schemas.seals import SignedSeal, signed_bytes
+from schemas.seals import Anchor, Seal, Signed, SignedAnchor, SignedSeal, statement_of
+
+S = TypeVar("S", SignedSeal, SignedAnchor)
 
 
 class Signer:
@@ -27,9 +31,16 @@ class Signer:
         self.public = key.public_key().public_bytes_raw().hex()
         """The public key, which may be told to everybody."""
 
-    def seal(self, statement: str) -> SignedSeal:
-        signature = self._key.sign(signed_bytes(statement)).hex()
-        return SignedSeal(statement=statement, signature=signature, key=self.public)
+    def seal(self, seal: Seal) -> SignedSeal:
+        return self._signed(SignedSeal(statement=statement_of(seal), signature="", key=self.public))
+
+    def anchor(self, anchor: Anchor) -> SignedAnchor:
+        return self._signed(
+            SignedAnchor(statement=statement_of(anchor), signature="", key=self.public)
+        )
+
+    def _signed(self, unsigned: S) -> S:
+        return replace(unsigned, signature=self._key.sign(unsigned.signed_bytes).hex())
 
 
 def signer_of(file: Path) -> Signer:
@@ -71,11 +82,11 @@ def _make(file: Path) -> None:
         draft.unlink()
 
 
-def is_signed(seal: SignedSeal) -> bool:
+def is_signed(said: Signed) -> bool:
     """Whether the signature is the key's. Whose the key is, is another question."""
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(seal.key))
-        key.verify(bytes.fromhex(seal.signature), signed_bytes(seal.statement))
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(said.key))
+        key.verify(bytes.fromhex(said.signature), said.signed_bytes)
     except (InvalidSignature, ValueError):
         return False
     return True

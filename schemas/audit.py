@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from schemas.ids import END, OperationId, VmId
 from schemas.ledger import Fault
 from schemas.queries import Cursor, PageSize
-from schemas.seals import Day, Hex, SignedSeal
+from schemas.seals import Day, Hex, SignedAnchor, SignedSeal
 
 MOST_PROVEN = 500
 """Rows in one proof."""
@@ -86,6 +86,8 @@ class LedgerState(Struct, frozen=True, kw_only=True):
     """The public key of the seals; None where none are made."""
     sealed_through: Day | None
     alarms: tuple[str, ...] = ()
+    archives: tuple[SignedAnchor, ...] = ()
+    """The months that were put away into files, oldest first: the rows go on from the last one."""
 
 
 class LedgerGap(Struct, frozen=True, kw_only=True):
@@ -116,3 +118,5 @@ class LedgerCheck(Struct, frozen=True, kw_only=True):
     rows: int
     faults: tuple[Fault, ...]
     ended: bool
+    away: str = ""
+    """The file into which these rows were put away; then it says what they are, not the database."""

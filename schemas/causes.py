@@ -43,3 +43,5 @@ class EffectTree(Struct, frozen=True, kw_only=True):
     events: int
     whole: bool
     """False where there is more than is shown."""
+    away: str = ""
+    """Which rows are in files and not in the database any more, where its events may be among them."""

@@ -27,7 +27,7 @@ from schemas.resources import (
     StopMode,
     VmSpec,
 )
-from schemas.seals import SignedSeal
+from schemas.seals import SignedAnchor, SignedSeal
 
 # operations
 
@@ -271,6 +271,12 @@ class LedgerGapSettled(Struct, frozen=True, kw_only=True):
     missing: int
 
 
+class LedgerArchived(Struct, frozen=True, kw_only=True):
+    """A month of the record was put away into a file. Who keeps this knows what has to be in it."""
+
+    anchor: SignedAnchor
+
+
 class ReplayEnded(Struct, frozen=True, kw_only=True):
     """So many recorded events were published again; `complete`, or it was told to stop."""
 
@@ -343,7 +349,7 @@ HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
 DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
 DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
-LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled
+LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled | LedgerArchived
 RebuildEvent = InventoryRebuilt | FleetRestored | ReplayEnded
 AlertEvent = AlertFired | AlertResolved | AlertSilenced | AlertUnsilenced
 Event = (

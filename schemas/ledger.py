@@ -14,7 +14,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
-import msgspec
 from msgspec import Struct
 
 from schemas.envelope import Header
@@ -206,7 +205,20 @@ def day_of(at: datetime) -> str:
     return at.astimezone(UTC).date().isoformat()
 
 
-_raw = msgspec.json.Decoder(msgspec.Raw)
+def month_of(at: datetime) -> datetime:
+    """The beginning of the month in UTC to which a row belongs."""
+    return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def months_later(month: datetime, count: int) -> datetime:
+    """The beginning of the month that comes so many months after one."""
+    years, index = divmod(month.month - 1 + count, 12)
+    return month.replace(year=month.year + years, month=index + 1)
+
+
+def archive_name(month: datetime) -> str:
+    """What a file with all rows of a month is called."""
+    return f"events-{month:%Y-%m}.jsonl.gz"
 
 
 def embeds(envelope: bytes) -> bool:

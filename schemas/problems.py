@@ -30,6 +30,7 @@ ProblemType = Literal[
     "urn:vireo:problem:internal",
     "urn:vireo:problem:unknown-name",
     "urn:vireo:problem:quota-exceeded",
+    "urn:vireo:problem:put-away",
 ]
 
 
@@ -107,6 +108,15 @@ def quota_exceeded(project: str, over: Sequence[str]) -> Problem:
         title="The project's quota does not allow it",
         status=409,
         detail=f"Project {project!r} may not have so much: {'; '.join(over)}.",
+    )
+
+
+def put_away(detail: str) -> Problem:
+    return Problem(
+        type="urn:vireo:problem:put-away",
+        title="These events are not in the database any more",
+        status=410,
+        detail=detail,
     )
 
 

@@ -88,12 +88,25 @@ class Finding(Struct, frozen=True, kw_only=True):
     id: str | None = None
 
 
+class Chain(Struct, frozen=True, kw_only=True):
+    """A piece of the ledger, each row of which rests on the one before."""
+
+    first: int
+    previous: Hex
+    """What the first row rests on."""
+    last: int
+    hash: Hex
+    """Of the last row."""
+
+
 class Progress(Struct, frozen=True, kw_only=True):
     """How far a check has come."""
 
     line: int
     proven: int
     """Events under a seal whose signature holds."""
+    chain: Chain | None = None
+    """All events of the file, at its end, if they are a piece of the ledger without a hole."""
     findings: tuple[Finding, ...] = ()
 
 
@@ -148,7 +161,32 @@ def check_file(
         if found or number % 1000 == 0:
             yield Progress(line=number, proven=check.proven, findings=tuple(found))
     found = check.end()
-    yield Progress(line=number, proven=check.proven, findings=tuple(found))
+    yield Progress(
+        line=number, proven=check.proven, chain=check.chain.piece(), findings=tuple(found)
+    )
+
+
+class _Links:
+    """The events of a file as long as each follows the one before."""
+
+    def __init__(self) -> None:
+        self._first: Place | None = None
+        self._last: Place | None = None
+        self._whole = True
+
+    def add(self, place: Place) -> None:
+        before = self._last
+        if before is None:
+            self._first = place
+        elif (place.number, place.previous) != (before.number + 1, before.hash):
+            self._whole = False
+        self._last = place
+
+    def piece(self) -> Chain | None:
+        first, last = self._first, self._last
+        if first is None or last is None or not self._whole:
+            return None
+        return Chain(first=first.number, previous=first.previous, last=last.number, hash=last.hash)
 
 
 class _Check:
@@ -160,6 +198,7 @@ class _Check:
         self._stream = ""
         self._open: _Open | None = None
         self.proven = 0
+        self.chain = _Links()
 
     def line(self, number: int, line: bytes) -> list[Finding]:
         try:
@@ -195,6 +234,7 @@ class _Check:
 
     def _event(self, line: int, event: ProvenEvent) -> list[Finding]:
         place, envelope = event.row, event.envelope
+        self.chain.add(place)
         try:
             id = read_header(envelope).id
         except Undecodable as error:

@@ -40,7 +40,7 @@ from schemas.problems import FieldError, Problem
 from schemas.proofs import Place, ProvenEvent, proven_event
 from schemas.rebuilds import TableComparison
 from schemas.requests import VmRequest
-from schemas.seals import Seal, SignedSeal, statement_of
+from schemas.seals import Anchor, Seal, SignedAnchor, SignedSeal, statement_of
 from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
 from schemas.subscriptions import TakenEvent, TakenEvents
 from schemas.wire import encode, wrap
@@ -263,6 +263,23 @@ HOST_SAMPLE = telemetry.HostSample(
     vms_running=1,
 )
 
+ANCHOR = SignedAnchor(
+    statement=statement_of(
+        Anchor(
+            stream="EVENTS",
+            month="2024-11",
+            first=1,
+            last=4096,
+            hash=32 * "0c",
+            received_at=AT,
+            file="events-2024-11.jsonl.gz",
+            sha256=32 * "0e",
+            put_away_at=AT,
+        )
+    ),
+    signature=64 * "0d",
+    key=32 * "0f",
+)
 SEAL = SignedSeal(
     statement=statement_of(
         Seal(
@@ -322,6 +339,7 @@ LEDGER_STATE = audit.LedgerState(
     received_at=AT,
     key=SEAL.key,
     sealed_through="2024-12-06",
+    archives=(ANCHOR,),
 )
 LEDGER_GAP = audit.LedgerGap(
     epoch=0, first=4117, last=4120, state="missing", found_at=AT, settled_at=AT
@@ -427,6 +445,7 @@ MESSAGES: tuple[Struct, ...] = (
     events.LedgerSealed(seal=SEAL),
     events.LedgerGapFound(epoch=0, first=4117, last=4120),
     events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
+    events.LedgerArchived(anchor=ANCHOR),
     events.ReplayEnded(name="friday", published=4711, complete=True),
     events.FleetRestored(part=1, of=2, written=2, kept=0),
     events.AlertFired(alert=ALERT),

@@ -242,6 +242,7 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.LedgerSealed, "ledger", "sealed", "inventory"),
     _event(events.LedgerGapFound, "ledger", "gap_found", "inventory"),
     _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
+    _event(events.LedgerArchived, "ledger", "archived", "inventory"),
     _event(events.InventoryRebuilt, "inventory", "rebuilt", "inventory"),
     _event(events.FleetRestored, "fleet", "restored", "scheduler"),
     _event(events.ReplayEnded, "replay", "ended", "inventory"),

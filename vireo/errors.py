@@ -89,6 +89,7 @@ _BY_STATUS: dict[int, type[VireoError]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
+    410: NotFound,
     413: Invalid,
     415: Invalid,
     422: Invalid,

@@ -34,6 +34,17 @@ async def earlier(desk: Desk, start: Start) -> AsyncIterator[Incoming]:
             return
 
 
+async def require_recorded(desk: Desk, start: Start) -> None:
+    """That whoever goes on passes nothing by which is in files and not in the record any more.
+
+    Raises Refused, BusError."""
+    if start.at == "sequence" and start.sequence > 1:
+        after = start.sequence - 1
+        if (first := await first_after(desk.rig.bus, after)) > start.sequence:
+            query = ReadEarlier(after=after, before=first, limit=1)
+            await desk.ask("inventory", "event.earlier", query)
+
+
 async def first_after(bus: Bus, after: int) -> int:
     """The sequence from which on the stream has everything. Raises BusError."""
     # Asked first: what comes between the two answers is the stream's.

@@ -22,7 +22,7 @@ from services.gateway import filtering
 from services.gateway.answers import Answer, Refused, refuse
 from services.gateway.asked import Asked
 from services.gateway.desk import Desk
-from services.gateway.earlier import earlier
+from services.gateway.earlier import earlier, require_recorded
 from services.gateway.handlers import id_of, list_events
 from services.gateway.model import EventFilter, EventQuery, Nothing
 
@@ -57,9 +57,11 @@ async def events(desk: Desk, asked: Asked[EventQuery, Nothing]) -> Answer | ASGI
     )
     try:
         newest = await desk.rig.bus.last_sequence(subjects.EVENTS)
+        start = filtering.start_after(after, newest)
+        await require_recorded(desk, start)
     except BusError as error:
         raise desk.away("The bus does not answer.") from error
-    return _stream(desk, wanted, filtering.start_after(after, newest), asked.extend)
+    return _stream(desk, wanted, start, asked.extend)
 
 
 def _after(asked: Asked[EventQuery, Nothing]) -> int | None:

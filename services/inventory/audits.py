@@ -37,14 +37,14 @@ from schemas.ledger import (
     end_faults,
     faults_of,
 )
-from schemas.merkle import BLOCK, root_of, strangers
 from schemas.problems import FieldError, Problem, invalid_request, not_found
-from schemas.proofs import Place, proven_event
+from schemas.proofs import proven_event
 from schemas.seals import Seal, seal_in
 from services.inventory import answers
+from services.inventory.archives import Archive, archives, gone, those_since, with_row
 from services.inventory.cursors import key_in
-from services.inventory.ledger_model import SealRow
-from services.inventory.seal_days import HASH_BYTES, Broken, Seals, Span, signed
+from services.inventory.ledger_model import SealRow, place_of
+from services.inventory.seal_days import Broken, Seals, Span, signed
 from services.inventory.store import Queries
 from services.inventory.upkeep import Upkeep
 
@@ -78,6 +78,7 @@ class Audits:
     async def state(self, _query: ShowLedger) -> LedgerState:
         head = await self._head()
         newest = await self._seals.newest() if self._seals is not None else None
+        known = await self._archives()
         return LedgerState(
             stream=self._stream,
             rows=head["number"],
@@ -86,6 +87,7 @@ class Audits:
             key=self._seals.signer.public if self._seals is not None else None,
             sealed_through=newest.day.isoformat() if newest is not None else None,
             alarms=self._upkeep.alarms(),
+            archives=tuple(each.signed for each in known),
         )
 
     async def gaps(self, query: ListGaps) -> Answer:
@@ -118,6 +120,8 @@ class Audits:
         number = key_in(query.after, "row", int) if query.after else None
         if isinstance(number, Problem):
             return number
+        if query.since is not None and (away := those_since(await self._archives(), query.since)):
+            return gone(away)
         async with self._postgres.transaction(readonly=True) as connection:
             await connection.execute(self._queries["plan_for_values"])
             records = await connection.fetch(
@@ -125,7 +129,7 @@ class Audits:
                 *(self._stream, number, query.operation, query.vm, query.since, query.until),
                 query.limit + 1,
             )
-        items = [proven_event(each["envelope"], _place(each)) for each in records]
+        items = [proven_event(each["envelope"], place_of(each)) for each in records]
         return self._page(items, [each["number"] for each in records], query.limit, "row")
 
     async def prove(self, query: ProveRows) -> LedgerProof | Problem:
@@ -141,7 +145,7 @@ class Audits:
         if isinstance(found, Problem):
             return found
         try:
-            proof = await self._proof(self._seals, found, [each - found.first for each in numbers])
+            proof = await self._seals.proof(found, [each - found.first for each in numbers])
         except Broken as broken:
             return not_found("proof", str(broken))
         return LedgerProof(seal=signed(found), proof=tuple(each.hex() for each in proof))
@@ -150,7 +154,8 @@ class Audits:
         async with self._postgres.connection() as connection:
             at = await connection.fetchval(self._queries["day_of_row"], self._stream, numbers[0])
         if at is None:
-            return not_found("row", str(numbers[0]))
+            away = with_row(await self._archives(), numbers[0])
+            return gone([away]) if away else not_found("row", str(numbers[0]))
         day = at.astimezone(UTC).date()
         try:
             seal = await seals.of_day(day) or await self._so_far(seals, day, numbers[-1])
@@ -170,39 +175,22 @@ class Audits:
             made = self._today = await seals.make(span, now=self._clock.now())
         return made
 
-    async def _proof(self, seals: Seals, seal: SealRow, indices: list[int]) -> list[bytes]:
-        """The subtrees that hold none of the rows: of whole blocks by their roots, else from rows."""
-        size = seal.last - seal.first + 1
-        proof: list[bytes] = []
-        block: tuple[int, list[bytes]] = (-1, [])
-        for low, high in strangers(size, indices):
-            if low % BLOCK == 0 and (high % BLOCK == 0 or high == size):
-                blocks = seal.blocks[low // BLOCK * HASH_BYTES : -(-high // BLOCK) * HASH_BYTES]
-                proof.append(root_of(_cut(blocks)))
-                continue
-            if block[0] != low // BLOCK:
-                first = seal.first + low // BLOCK * BLOCK
-                last = min(first + BLOCK - 1, seal.last)
-                block = (low // BLOCK, await seals.hashes(first, last))
-            start = block[0] * BLOCK
-            proof.append(root_of(block[1][low - start : high - start]))
-        return proof
-
     async def check(self, query: CheckLedger) -> LedgerCheck:
         """The next rows against each other, up to the setting's number of them."""
         head = await self._head()
-        first = query.after
+        anchored = await self._anchored()
+        first = max(query.after, anchored.number)
         if query.since is not None:
             first = max(first, await self._last_before(query.since))
         last = head["number"] if query.until is None else await self._last_before(query.until)
-        reached = await self._reached(first)
+        reached = anchored if first == anchored.number else await self._reached(first)
         limit = self._rows_checked
         rows = [
             LedgerRow(**record)
             for record in await self._all("ledger_rows", self._stream, first, limit)
         ]
         ended = len(rows) < limit or rows[-1].number >= last
-        faults: list[Fault] = []
+        faults = await self._put_in(anchored) if query.after < anchored.number else []
         for row in rows:
             if query.until is not None and row.number > last:
                 break
@@ -220,6 +208,15 @@ class Audits:
         row = await self._sealed(query.day)
         if row is None:
             return not_found("seal", query.day)
+        if away := with_row(await self._archives(), row.first):
+            return LedgerCheck(
+                through=row.last,
+                last=row.last,
+                rows=0,
+                faults=(),
+                ended=True,
+                away=away.anchor.file,
+            )
         seal, fault = seal_in(signed(row)), ""
         if self._seals is None or not is_signed(signed(row)):
             fault = f"the signature of the seal of {seal.day} is wrong"
@@ -252,6 +249,26 @@ class Audits:
         except ValueError:
             return None
 
+    async def _archives(self) -> list[Archive]:
+        async with self._postgres.connection() as connection:
+            return await archives(connection, self._queries, self._stream)
+
+    async def _anchored(self) -> Reached:
+        """Where what is left of the record begins."""
+        known = await self._archives()
+        if not known:
+            return Reached()
+        anchor = known[-1].anchor
+        return Reached(number=anchor.last, hash=bytes.fromhex(anchor.hash))
+
+    async def _put_in(self, anchored: Reached) -> list[Fault]:
+        """Rows that stand before the anchor, where none are any more."""
+        records = await self._all("rows_through", self._stream, anchored.number, self._rows_checked)
+        return [
+            Fault(what="inserted", **record, detail="the rows before the anchor are in files")
+            for record in records
+        ]
+
     async def _reached(self, number: int) -> Reached:
         """The row that a check begins after; where it is gone, its successor says what it was."""
         if number == 0:
@@ -282,20 +299,3 @@ class Audits:
         self, items: Sequence[msgspec.Struct], keys: Sequence[int], limit: int, name: str
     ) -> bytes:
         return answers.page(items, keys, limit=limit, budget_bytes=self._page_bytes, list_name=name)
-
-
-def _place(record: Any) -> Place:
-    return Place(
-        number=record["number"],
-        position=record["position"],
-        received_at=record["received_at"],
-        previous=record["previous"].hex(),
-        hash=record["hash"].hex(),
-        operation=record["operation"],
-        vm=record["vm"],
-        host=record["host"],
-    )
-
-
-def _cut(blocks: bytes) -> list[bytes]:
-    return [blocks[at : at + HASH_BYTES] for at in range(0, len(blocks), HASH_BYTES)]

@@ -8,6 +8,8 @@ from chassis.postgres import Postgres
 from chassis.service import Endpoint
 from schemas.earlier import EarlierEvent, EarlierEvents, ReadEarlier
 from schemas.ledger import SEQUENCE_BITS
+from schemas.problems import Problem
+from services.inventory.archives import archives, gone
 from services.inventory.model import position_of
 from services.inventory.store import Queries
 
@@ -21,14 +23,19 @@ class Earlier:
         self._stream = stream
         self._page_bytes = page_bytes
 
-    async def read(self, query: ReadEarlier) -> EarlierEvents:
-        """At least one, if there is any."""
+    async def read(self, query: ReadEarlier) -> EarlierEvents | Problem:
+        """At least one, if there is any. Whoever begins gets what there is; whoever goes on is told if
+        what would come next is in files: they would have to pass it by."""
         async with self._postgres.connection() as connection:
             epoch = await connection.fetchval(self._queries["epoch"], self._stream)
+            known = await archives(connection, self._queries, self._stream)
+            after = position_of(epoch, query.after)
+            if query.after and (away := [each for each in known if after < each.position]):
+                return gone(away)
             records = await connection.fetch(
                 self._queries["earlier_events"],
                 self._stream,
-                position_of(epoch, query.after),
+                after,
                 position_of(epoch, query.before),
                 query.limit,
             )

@@ -9,7 +9,9 @@ from chassis.postgres import Connection, Postgres
 from schemas.envelope import Envelope
 from schemas.problems import Problem, not_found
 from schemas.queries import ShowEffects
+from schemas.subjects import EVENTS
 from schemas.wire import encode, unwrap
+from services.inventory.archives import archives, where
 from services.inventory.effects import OperationFacts, led_to, tree
 from services.inventory.store import Queries
 
@@ -32,11 +34,16 @@ class EffectReads:
             found = _Found(connection, self._queries, self._limit)
             await found.follow(root)
             rows = await connection.fetch(self._queries["operation_facts"], [*found.operations])
+            known = await archives(connection, self._queries, EVENTS)
         operations = {row["id"]: OperationFacts(**row) for row in rows}
         if root not in operations:
             return not_found("operation", root)
         ordered = [found.envelopes[number] for number in sorted(found.envelopes)]
-        return encode(tree(root, operations, ordered, whole=found.whole))
+        # What follows from its acceptance was stored after it.
+        away = [] if root in led_to(ordered) else known
+        return encode(
+            tree(root, operations, ordered, whole=found.whole, away=where(away) if away else "")
+        )
 
 
 class _Found:

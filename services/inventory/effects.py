@@ -44,13 +44,16 @@ def tree(
     envelopes: Sequence[Envelope[Any]],
     *,
     whole: bool,
+    away: str = "",
 ) -> EffectTree:
-    """`envelopes` in the order of storing; `operations` holds `root` and those it led to."""
+    """`envelopes` in the order of storing; `operations` holds `root` and those it led to; `away`: which
+    rows cannot be among them."""
     return EffectTree(
         root=_Growth(root, operations, envelopes).operation(root),
         operations=len(operations),
         events=len(envelopes),
         whole=whole,
+        away=away,
     )
 
 

@@ -11,8 +11,13 @@ order by vms.id
 limit $3;
 
 -- name: assigned
-select envelope from events
-where vm = any($1::uuid[]) and type in ('vireo.vm.scheduled.v1', 'vireo.vm.reassigned.v1')
+-- Also what was told in months that are put away.
+select envelope from (
+    select number, envelope from kept_assignments where vm = any($1::uuid[])
+    union all
+    select number, envelope from events
+    where vm = any($1::uuid[]) and type in ('vireo.vm.scheduled.v1', 'vireo.vm.reassigned.v1')
+) as told
 order by number;
 
 -- name: hosts

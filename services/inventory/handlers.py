@@ -244,7 +244,7 @@ def assemble(
     )
     earlier = Earlier(postgres, sql, stream=subjects.EVENTS, page_bytes=settings.page_bytes)
     fleet = fleet_rebuild(settings, rig, postgres)
-    replays = replays_of(settings, rig, postgres)
+    replays = replays_of(settings, rig, postgres, sql)
     defined = definitions(settings, rig, postgres, fleet, replays)
     record = record_of(settings, rig, postgres, sql, store)
     return Service(
@@ -274,6 +274,7 @@ def assemble(
             lambda: inventory.poll(settings.poll_s),
             lambda: postgres.watch(settings.poll_s),
             lambda: record.upkeep.run(settings.upkeep_s),
+            *([record.retention.run] if record.retention is not None else []),
             defined.keep_copied,
         ],
         ready=lambda: postgres.answers,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 from msgspec import Struct
+
+from schemas.proofs import Place
 
 
 class SealRow(Struct, frozen=True, kw_only=True):
@@ -32,6 +36,8 @@ class Condition(Struct, frozen=True, kw_only=True):
     sealed_through: date | None = None
     seal_fault: str = ""
     """Why the last day that is over is not sealed."""
+    archive_fault: str = ""
+    """Why a month that should be in a file is still in the database."""
 
 
 def alarms(condition: Condition) -> tuple[str, ...]:
@@ -45,4 +51,20 @@ def alarms(condition: Condition) -> tuple[str, ...]:
         found.append(f"{condition.outside} rows of the record lie outside of every month")
     if condition.seal_fault:
         found.append(condition.seal_fault)
+    if condition.archive_fault:
+        found.append(condition.archive_fault)
     return tuple(found)
+
+
+def place_of(record: Mapping[str, Any]) -> Place:
+    """Where a stored event stands, with all that is hashed with it."""
+    return Place(
+        number=record["number"],
+        position=record["position"],
+        received_at=record["received_at"],
+        previous=record["previous"].hex(),
+        hash=record["hash"].hex(),
+        operation=record["operation"],
+        vm=record["vm"],
+        host=record["host"],
+    )

@@ -393,3 +393,64 @@ limit $7;
 -- name: last_before
 -- The last row that was stored before $2: where a check from then on begins.
 select last_row_before($1, $2);
+
+-- name: archives
+-- What was put away, oldest first.
+select position, statement, signature, key from archives where stream = $1 order by last;
+
+-- name: oldest_row
+select number, received_at, previous, clock_timestamp() as now
+from events
+where stream = $1
+order by number
+limit 1;
+
+-- name: row_hash
+select hash, received_at from events where stream = $1 and number = $2;
+
+-- name: seals_of_rows
+-- The sealed days from row $2 to row $3.
+select day, first, last, statement, signature, key, blocks
+from seals
+where stream = $1 and first >= $2 and last <= $3
+order by day;
+
+-- name: numbered_rows
+select
+    number, position, received_at, operation::text, vm::text, host, envelope, previous, hash
+from events
+where stream = $1 and number between $2 and $3
+order by number, received_at;
+
+-- name: month_rows
+select first, last, rows from events_month_rows($1);
+
+-- name: furthest_place
+select max(position) from events where stream = $1 and received_at >= $2 and received_at < $3;
+
+-- name: limits
+-- Of this transaction, in milliseconds: for a statement, and for waiting for a lock.
+select set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true);
+
+-- name: keep_assignments
+-- Of VMs that live, from row $1 to row $2.
+insert into kept_assignments
+select number, vm, envelope
+from events
+where number between $1 and $2 and type in ('vireo.vm.scheduled.v1', 'vireo.vm.reassigned.v1')
+    and vm in (select id from vms where not deleted);
+
+-- name: forget_assignments
+-- Of VMs that live no more.
+delete from kept_assignments where vm in (select id from vms where deleted);
+
+-- name: save_archive
+insert into archives (stream, last, position, statement, signature, key)
+values ($1, $2, $3, $4, $5, $6);
+
+-- name: drop_month
+select drop_events_month($1);
+
+-- name: rows_through
+-- Rows with these numbers are in files: whatever is here in their place was put in.
+select number, position, id::text from events where stream = $1 and number <= $2 order by number limit $3;

@@ -22,9 +22,11 @@ from schemas.queries import (
 )
 from schemas.resources import OperationPhase
 from schemas.subjects import BY_TYPE
+from schemas.subjects import EVENTS as EVENTS_STREAM
 from schemas.wire import unwrap
 from services.inventory import answers
 from services.inventory.answers import Record
+from services.inventory.archives import Archive, archives, gone
 from services.inventory.columns import in_utc
 from services.inventory.cursors import key_in
 from services.inventory.store import Queries
@@ -139,6 +141,8 @@ class Reads:
         after = key_in(query.after, listed, int) if query.after else None
         if isinstance(after, Problem):
             return after
+        if query.until is not None and (away := await self._away_before(in_utc(query.until))):
+            return gone(away)
         records = await self._list(
             "list_events_back" if query.newest else "list_events",
             *(after, query.operation, query.vm, query.host, query.actor),
@@ -151,6 +155,12 @@ class Reads:
         """The phases of those operations that exist."""
         records = await self._all("phases", operations)
         return {record["id"]: record["phase"] for record in records}
+
+    async def _away_before(self, until: datetime) -> list[Archive]:
+        """The months that were put away, if nothing that was stored before a time is still here."""
+        async with self._postgres.connection() as connection:
+            known = await archives(connection, self._queries, EVENTS_STREAM)
+        return known if known and until <= known[-1].anchor.received_at else []
 
     def _page(
         self, items: Sequence[Struct | Raw], keys: Sequence[str | int], limit: int, list_name: str

@@ -17,6 +17,7 @@ import msgspec
 from chassis.postgres import Connection, Postgres
 from schemas.rebuilds import SHOWN_KEYS, TableComparison
 from schemas.wire import unwrap
+from services.inventory.archives import Archive, archives
 from services.inventory.columns import json_of
 from services.inventory.decide import fact, project_all
 from services.inventory.rebuild_messages import Outcome
@@ -30,12 +31,20 @@ TABLES = ("vms", "operations", "hosts")
 _outcome = msgspec.json.Decoder(Outcome)
 
 
+class RowsMissing(Exception):
+    """Rows of the record are not in the database: what follows from them cannot be made anew."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(f"rows {first} to {last} are not in the database")
+        self.last = last
+
+
 class Finished(Exception):
     """Somebody else has finished it."""
 
 
 class Rebuild:
-    """One making of the tables. Raises Retry while Postgres is away: go on later."""
+    """One making of the tables. Raises Retry while Postgres is away: go on later; RowsMissing."""
 
     def __init__(
         self,
@@ -80,6 +89,14 @@ class Rebuild:
                 return _outcome.decode(known["outcome"])
         return None
 
+    async def give_up(self) -> list[Archive]:
+        """Forget what was begun. Returns the months that are in files."""
+        async with self._postgres.transaction() as connection:
+            await connection.execute(self._own["lock_rebuilds"])
+            await connection.execute(self._own["begin"])
+            await connection.execute(self._own["drop_second_set"])
+            return await archives(connection, self._queries, self._stream)
+
     async def _follow(self, operation: str, told: Told) -> None:
         """Batch after batch, until less than one is left."""
         while True:
@@ -105,6 +122,8 @@ class Rebuild:
         )
         if not records:
             return number
+        if records[0]["number"] > number + 1:
+            raise RowsMissing(number + 1, records[0]["number"] - 1)
         envelopes = [unwrap(record["envelope"]) for record in records]
         await connection.execute(self._own["second_set_first"])
         rows = RowStore(connection, self._queries)

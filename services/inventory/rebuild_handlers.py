@@ -15,9 +15,11 @@ from chassis.service import Consumer, Retry, Rig
 from schemas import subjects
 from schemas.commands import RebuildFleet, RebuildInventory
 from schemas.envelope import Envelope
+from schemas.problems import conflict
+from services.inventory.archives import gone
 from services.inventory.fleet_rebuild import FleetRebuild
-from services.inventory.rebuild import Rebuild
-from services.inventory.rebuild_messages import progress, said_of, step_of
+from services.inventory.rebuild import Rebuild, RowsMissing
+from services.inventory.rebuild_messages import failed, progress, said_of, step_of
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Queries
 
@@ -47,12 +49,16 @@ class Rebuilds:
                 now = self._rig.clock.now()
                 await self._say(progress(command, number=number, last=last, site=site, at=now))
 
-        outcome = await self._rebuild.run(
-            command.id,
-            take=not command.data.compare_only,
-            told=tell,
-            at=self._rig.clock.now(),
-        )
+        try:
+            outcome = await self._rebuild.run(
+                command.id,
+                take=not command.data.compare_only,
+                told=tell,
+                at=self._rig.clock.now(),
+            )
+        except RowsMissing as missing:
+            await self._fail(command, missing)
+            return
         for message in said_of(outcome, command, site=site):
             await self._say(message)
         log.info(
@@ -62,6 +68,13 @@ class Rebuilds:
             same=outcome.same,
             taken=outcome.taken,
         )
+
+    async def _fail(self, command: Envelope[RebuildInventory], missing: RowsMissing) -> None:
+        away = await self._rebuild.give_up()
+        problem = gone(away) if away else conflict(f"{missing}: vireo audit verify")
+        log.warning("inventory_not_rebuilt", operation=command.id, reason=problem.detail)
+        now = self._rig.clock.now()
+        await self._say(failed(command, problem, site=self._rig.site, at=now))
 
     async def _say(self, message: Outgoing) -> None:
         try:

@@ -12,7 +12,7 @@ from schemas import events, subjects
 from schemas.commands import RebuildInventory
 from schemas.envelope import Envelope
 from schemas.ids import derived_id
-from schemas.problems import conflict
+from schemas.problems import Problem, conflict
 from schemas.rebuilds import TableComparison, told
 from schemas.subjects import BY_MESSAGE
 from schemas.wire import encode, wrap
@@ -46,6 +46,15 @@ def progress(
     step = step_of(number, last)
     said = events.OperationProgressed(step=step, of=STEPS, detail=f"{number} of {last} events")
     return _event(said, f"step {step}", command, site=site, at=at)
+
+
+def failed(
+    command: Envelope[RebuildInventory], problem: Problem, *, site: str, at: datetime
+) -> Outgoing:
+    """The operation's end where nothing came of it."""
+    return _event(
+        events.OperationFailed(problem=problem), "operation.failed", command, site=site, at=at
+    )
 
 
 def said_of(outcome: Outcome, command: Envelope[RebuildInventory], *, site: str) -> list[Outgoing]:

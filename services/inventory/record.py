@@ -1,4 +1,4 @@
-"""The record's parts, put together: upkeep and audits."""
+"""The record's parts, put together: upkeep, retention and audits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from msgspec import Struct
 from chassis.postgres import Postgres
 from chassis.service import Rig
 from chassis.signing import signer_of
+from chassis.threads import Threads
 from schemas import subjects
 from services.inventory.audits import Audits
 from services.inventory.gap_watch import GapWatch
+from services.inventory.month_files import MonthFiles
+from services.inventory.retention import Retention
 from services.inventory.seal_days import Sealing, Seals
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Queries, Store
@@ -21,6 +24,8 @@ class Record(Struct, frozen=True):
 
     upkeep: Upkeep
     audits: Audits
+    retention: Retention | None
+    """None where all months stay."""
 
 
 def record_of(
@@ -28,6 +33,7 @@ def record_of(
 ) -> Record:
     """Raises SecretUnreadable."""
     seals = seals_of(settings, postgres, queries)
+    retention = _retention(settings, rig, postgres, queries, seals)
     upkeep = Upkeep(
         postgres,
         queries,
@@ -43,6 +49,7 @@ def record_of(
             batch=settings.batch,
         ),
         sealing=Sealing(seals, rig) if seals is not None else None,
+        retention=retention,
         months_ahead=settings.months_ahead,
         patience_s=settings.gap_patience_s,
     )
@@ -56,7 +63,32 @@ def record_of(
         page_bytes=settings.page_bytes,
         rows_checked=settings.rows_checked,
     )
-    return Record(upkeep, audits)
+    return Record(upkeep, audits, retention)
+
+
+def _retention(
+    settings: InventorySettings, rig: Rig, postgres: Postgres, queries: Queries, seals: Seals | None
+) -> Retention | None:
+    folder = settings.retention.archive_dir
+    if not settings.retention.keep_months or seals is None or folder is None:
+        return None
+    files = MonthFiles(
+        postgres,
+        queries,
+        stream=subjects.EVENTS,
+        seals=seals,
+        threads=Threads(1, name="archive"),
+    )
+    return Retention(
+        rig,
+        settings.retention,
+        postgres,
+        queries,
+        stream=subjects.EVENTS,
+        seals=seals,
+        files=files,
+        folder=folder,
+    )
 
 
 def seals_of(settings: InventorySettings, postgres: Postgres, queries: Queries) -> Seals | None:

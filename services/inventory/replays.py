@@ -20,7 +20,8 @@ from schemas import events, subjects
 from schemas.commands import ReplayCommand, ReplayEvents, StopReplay
 from schemas.envelope import Envelope
 from schemas.forecasts import Forecast
-from schemas.problems import not_found
+from schemas.problems import Problem, not_found
+from services.inventory.archives import Archive, archives, gone, those_since
 from services.inventory.reads import types_of
 from services.inventory.replay_messages import STEPS, Replay, again, due_s, said, step_of
 from services.inventory.settings import InventorySettings
@@ -37,17 +38,27 @@ class Replays:
     """The handlers of `replay.start` and `replay.stop`."""
 
     def __init__(
-        self, rig: Rig, settings: InventorySettings, postgres: Postgres, queries: Queries
+        self,
+        rig: Rig,
+        settings: InventorySettings,
+        postgres: Postgres,
+        queries: Queries,
+        record: Queries,
     ) -> None:
+        """`queries` are those of `replays.sql`, `record` those of the record."""
         self._rig = rig
         self._settings = settings
         self._postgres = postgres
         self._queries = queries
+        self._record = record
 
     async def on_start(self, command: Envelope[ReplayEvents], _message: Incoming) -> None:
         replay = await self._begin(command)
         if not replay.ended:
-            await self._run(command, replay)
+            if away := await self._run(command, replay):
+                failed = events.OperationFailed(problem=gone(away))
+                await self._tell(failed, "operation.failed", command)
+                return
             replay = await self._state(command.id)
         done = events.ReplayEnded(
             name=replay.name, published=replay.published, complete=not replay.stopped
@@ -71,10 +82,12 @@ class Replays:
             problem = not_found("running replay", name)
             await self._tell(events.OperationFailed(problem=problem), "operation.failed", command)
 
-    async def foretell(self, wish: ReplayCommand) -> Forecast:
+    async def foretell(self, wish: ReplayCommand) -> Forecast | Problem:
         """How many events it would be."""
         if isinstance(wish, StopReplay):
             return Forecast(command="replay.stop", kind="replay", target=wish.name)
+        if away := await self._away(wish):
+            return gone(away)
         async with self._postgres.connection() as connection:
             count = await connection.fetchval(
                 self._queries["count"],
@@ -82,6 +95,12 @@ class Replays:
             )
         detail = f"{count} events to vireo.replay.{wish.name}.>"
         return Forecast(command="replay.start", kind="replay", target=wish.name, detail=detail)
+
+    async def _away(self, wish: ReplayEvents, *, after: int = 0) -> list[Archive]:
+        """The months of which it would still have to publish rows that are in files."""
+        async with self._postgres.connection() as connection:
+            known = await archives(connection, self._record, subjects.EVENTS)
+        return [each for each in those_since(known, wish.since) if each.anchor.last > after]
 
     async def _begin(self, command: Envelope[ReplayEvents]) -> Replay:
         wish = command.data
@@ -96,12 +115,19 @@ class Replays:
         async with self._postgres.connection() as connection:
             return Replay(**await connection.fetchrow(self._queries["state"], operation))
 
-    async def _run(self, command: Envelope[ReplayEvents], replay: Replay) -> None:
-        """Page after page. Where it goes on after a break, the pace begins anew."""
+    async def _run(self, command: Envelope[ReplayEvents], replay: Replay) -> list[Archive]:
+        """Page after page. Where it goes on after a break, the pace begins anew.
+
+        Returns the months that it cannot go on with, because they are in files."""
         begin, number, stopped = replay.number, replay.number, replay.stopped
         pace = _Pace(self._rig, speed=command.data.speed)
         step = 0
-        while not stopped and (page := await self._page(command.data, number, replay.last)):
+        while not stopped:
+            if away := await self._away(command.data, after=number):
+                return away
+            page = await self._page(command.data, number, replay.last)
+            if not page:
+                break
             published = await self._publish(command, page, pace)
             if published:
                 number = page[published - 1]["number"]
@@ -116,6 +142,7 @@ class Replays:
                 await self._tell(said, f"row {number}", command)
         async with self._postgres.connection() as connection:
             await connection.execute(self._queries["end"], command.id)
+        return []
 
     async def _page(
         self, wish: ReplayEvents, number: int, last: int
@@ -206,6 +233,8 @@ def _filters(wish: ReplayEvents) -> tuple[Any, ...]:
     return wish.vm, wish.host, wish.operation, types_of(wish.types)
 
 
-def replays_of(settings: InventorySettings, rig: Rig, postgres: Postgres) -> Replays:
+def replays_of(
+    settings: InventorySettings, rig: Rig, postgres: Postgres, record: Queries
+) -> Replays:
     queries = load_queries(Path(__file__).with_name("replays.sql"))
-    return Replays(rig, settings, postgres, queries)
+    return Replays(rig, settings, postgres, queries, record)

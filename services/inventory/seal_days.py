@@ -6,6 +6,7 @@ inventory can no longer take back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 
@@ -18,8 +19,8 @@ from chassis.service import Rig
 from chassis.signing import Signer
 from schemas import events, subjects
 from schemas.ids import uuid7
-from schemas.merkle import BLOCK, root_of
-from schemas.seals import Seal, SignedSeal, statement_of
+from schemas.merkle import BLOCK, root_of, strangers
+from schemas.seals import Seal, SignedSeal
 from schemas.wire import encode, wrap
 from services.inventory.ledger_model import SealRow
 from services.inventory.store import Queries
@@ -102,7 +103,7 @@ class Seals(Struct, frozen=True, kw_only=True):
             final=span.final,
             sealed_at=now,
         )
-        signed = self.signer.seal(statement_of(seal))
+        signed = self.signer.seal(seal)
         return SealRow(
             day=span.day,
             first=span.first,
@@ -120,6 +121,25 @@ class Seals(Struct, frozen=True, kw_only=True):
         if [record["number"] for record in records] != list(range(first, last + 1)):
             raise Broken(f"not all rows from {first} to {last} are there once")
         return [record["hash"] for record in records]
+
+    async def proof(self, seal: SealRow, indices: Sequence[int]) -> list[bytes]:
+        """The subtrees of a seal that hold none of the rows with these indices: of whole blocks by
+        their roots, else from rows. Raises Broken."""
+        size = seal.last - seal.first + 1
+        proof: list[bytes] = []
+        block: tuple[int, list[bytes]] = (-1, [])
+        for low, high in strangers(size, indices):
+            if low % BLOCK == 0 and (high % BLOCK == 0 or high == size):
+                blocks = seal.blocks[low // BLOCK * HASH_BYTES : -(-high // BLOCK) * HASH_BYTES]
+                proof.append(root_of(_cut(blocks)))
+                continue
+            if block[0] != low // BLOCK:
+                first = seal.first + low // BLOCK * BLOCK
+                last = min(first + BLOCK - 1, seal.last)
+                block = (low // BLOCK, await self.hashes(first, last))
+            start = block[0] * BLOCK
+            proof.append(root_of(block[1][low - start : high - start]))
+        return proof
 
     async def save(self, row: SealRow) -> None:
         async with self.postgres.transaction() as connection:
@@ -147,6 +167,10 @@ class Seals(Struct, frozen=True, kw_only=True):
 
 def blocks_of(hashes: list[bytes]) -> list[bytes]:
     return [root_of(hashes[low : low + BLOCK]) for low in range(0, len(hashes), BLOCK)]
+
+
+def _cut(blocks: bytes) -> list[bytes]:
+    return [blocks[at : at + HASH_BYTES] for at in range(0, len(blocks), HASH_BYTES)]
 
 
 def signed(row: SealRow) -> SignedSeal:

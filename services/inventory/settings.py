@@ -5,16 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from chassis.postgres import PostgresSettings
 from chassis.settings import ChassisSettings
+
+
+class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long events stay in Postgres; after that they are in files."""
+
+    keep_months: Annotated[int, Meta(ge=0, le=1200)] = 0
+    """Whole months that stay besides the present one; older ones are put away into files. 0: all stay."""
+    archive_dir: Path | None = None
+    """Folder of the files. It has to be there: where it is not, nothing is put away."""
+    check_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    """How often to see whether a month's time has come."""
+    patience_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0
+    """Patience for a statement over a whole month."""
+    lock_wait_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    """How long readers may have to wait while a month's table is dropped; else it is tried again later."""
 
 
 class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Settings of the inventory."""
 
     postgres: PostgresSettings = PostgresSettings()
+    retention: RetentionSettings = RetentionSettings()
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most events in one transaction."""
     ack_wait_s: Annotated[float, Meta(ge=1, le=600)] = 5
@@ -60,3 +76,14 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Patience for a statement over a whole table where tables are made anew."""
     page_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 900_000
     """Largest page; it must stay below the bus's largest message, or a list cannot be answered."""
+
+    def __post_init__(self) -> None:
+        if not self.retention.keep_months:
+            return
+        needed = {
+            "retention.archive_dir": self.retention.archive_dir,
+            "signing_key_file": self.signing_key_file,
+        }
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise ValueError(f"{' and '.join(missing)}: needed where retention.keep_months is set")

@@ -11,6 +11,7 @@ from chassis.postgres import Postgres
 from chassis.service import Clock, Gauge, Retry
 from services.inventory.gap_watch import GapWatch
 from services.inventory.ledger_model import Condition, alarms
+from services.inventory.retention import Retention
 from services.inventory.seal_days import Sealing
 from services.inventory.store import Queries
 
@@ -29,6 +30,7 @@ class Upkeep:
         clock: Clock,
         gaps: GapWatch,
         sealing: Sealing | None,
+        retention: Retention | None,
         months_ahead: int,
         patience_s: float,
     ) -> None:
@@ -38,6 +40,7 @@ class Upkeep:
         self._clock = clock
         self._gaps = gaps
         self._sealing = sealing
+        self._retention = retention
         self._months_ahead = months_ahead
         self._patience_s = patience_s
         self.condition = Condition()
@@ -72,7 +75,11 @@ class Upkeep:
                 self._queries["condition"], self._stream, self._patience_s
             )
         fault = self._sealing.fault if self._sealing is not None else ""
-        before, self.condition = self.condition, Condition(**record, seal_fault=fault)
+        put_off = self._retention.fault if self._retention is not None else ""
+        before, self.condition = (
+            self.condition,
+            Condition(**record, seal_fault=fault, archive_fault=put_off),
+        )
         if self.condition.outside and not before.outside:
             log.error("rows_outside_of_months", rows=self.condition.outside)
 

@@ -130,6 +130,22 @@ async def test_who_loses_a_stream_before_its_first_event_resumes_without_a_gap(
         assert await stream.event() == (missed, "vm.stopped")
 
 
+async def test_who_would_pass_by_what_is_in_files_is_told_so(gateway: GatewayUnderTest) -> None:
+    places = [await happen(gateway.bus, started(vm), vm=vm) for vm in (samples.VM, OTHER)]
+    first = subjects.event(events.VmStarted, site="main", source="h1", id=samples.VM)
+    await gateway.bus.purge(subjects.EVENTS, first)
+    third = await happen(gateway.bus, stopped())
+    await gateway.bus.purge(
+        subjects.EVENTS, subjects.event(events.VmStarted, site="main", source="h1", id=OTHER)
+    )
+    gateway.inventory.away_through = places[1]
+    async with tail(gateway, f"?after={places[0]}") as stream:
+        assert stream.answer.status_code == 410
+    for after in (0, places[1]):
+        async with tail(gateway, f"?after={after}") as stream:
+            assert (await stream.event())[0] == third
+
+
 async def test_the_header_is_stronger_than_the_parameter_that_stays_in_the_url(
     gateway: GatewayUnderTest,
 ) -> None:

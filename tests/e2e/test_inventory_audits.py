@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import msgspec
 import pytest
 from msgspec import Struct
 
 from chassis.bus import Bus, Outgoing
-from chassis.catalogue import ensure_streams
-from chassis.clock import SystemClock
-from chassis.ids import SystemIds
-from chassis.memory_bus import memory_bus
-from chassis.migrations import migrate
-from chassis.postgres import PostgresSettings, connect
-from chassis.service import Rig
-from chassis.signing import Signer, is_signed, signer_of
+from chassis.signing import is_signed, signer_of
 from schemas import events, subjects
 from schemas.audit import (
-    CheckLedger,
     CheckSeal,
     LedgerCheck,
     LedgerGap,
@@ -33,122 +25,27 @@ from schemas.audit import (
     ProveRows,
     ShowLedger,
 )
-from schemas.ledger import Fault, day_of
+from schemas.ledger import day_of
 from schemas.proofs import Finding, Group, ProvenEvent, Title, check_file
 from schemas.seals import seal_in
-from schemas.wire import encode, unwrap
+from schemas.wire import encode
 from services.inventory.audits import Audits
-from services.inventory.record import Record, record_of
-from services.inventory.settings import InventorySettings
 from tests.fixtures.inventory import (
     LIFE,
-    MIGRATIONS,
     SITE,
     START,
     VM,
-    Inventory,
     arrivals,
     arrived,
     creation,
     envelopes,
-    first_schema,
-    inventory_on,
 )
-from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.record import Audited
 from vireo.audit import Audit
 from vireo.cli.audit_archive import archived
 from vireo.cli.audit_file import checked
 from vireo.settings import ClientSettings
 from vireo.transport import Transport
-
-PER_DAY = 5
-T = TypeVar("T", events.LedgerSealed, events.LedgerGapSettled)
-
-
-class Audited(Struct, frozen=True):
-    """A record with three days that are over, and its auditors."""
-
-    inventory: Inventory
-    record: Record
-    bus: Bus
-    signer: Signer
-    server: PostgresServer
-    database: PostgresSettings
-
-    @property
-    def audits(self) -> Audits:
-        return self.record.audits
-
-    async def by_hand(self, *statements: str) -> None:
-        """As somebody whom nothing stops."""
-        settings = self.server.superuser(self.database.database)
-        async with connect(settings, name="test") as postgres, postgres.transaction() as connection:
-            await connection.execute("set local session_replication_role = replica")
-            for statement in statements:
-                await connection.execute(statement)
-
-    async def check(self) -> list[Fault]:
-        """Everything, piece by piece."""
-        found: list[Fault] = []
-        number = 0
-        while True:
-            piece: LedgerCheck = await self.audits.check(CheckLedger(after=number))
-            found += piece.faults
-            if piece.ended:
-                return found
-            number = piece.through
-
-
-@pytest.fixture
-async def audited(
-    postgres_server: PostgresServer, postgres_database: PostgresSettings, tmp_path: Path
-) -> AsyncIterator[Audited]:
-    key_file = tmp_path / "keys" / "ledger.key"
-    settings = InventorySettings(signing_key_file=key_file, gap_patience_s=0, rows_checked=6)
-    async with (
-        memory_bus(SystemClock()) as bus,
-        connect(postgres_database, name="inventory") as postgres,
-    ):
-        await ensure_streams(bus, SystemClock())
-        await first_schema(postgres, arrivals(*LIFE), per_day=PER_DAY)
-        async with postgres.connection() as connection:
-            await connection.execute("update streams set epoch = 0")
-        await migrate(postgres, MIGRATIONS)
-        rig = Rig(
-            service="inventory",
-            instance="i1",
-            site=SITE,
-            bus=bus,
-            clock=SystemClock(),
-            ids=SystemIds(),
-        )
-        inventory = inventory_on(postgres)
-        record = record_of(settings, rig, postgres, inventory.queries, inventory.store)
-        assert key_file.stat().st_mode & 0o777 == 0o600
-        signer = signer_of(key_file)
-        yield Audited(inventory, record, bus, signer, postgres_server, postgres_database)
-
-
-async def turn(audited: Audited) -> None:
-    """One turn of the upkeep."""
-    for part in (
-        audited.record.upkeep.make_months,
-        audited.record.upkeep.look_for_gaps,
-        audited.record.upkeep.seal,
-        audited.record.upkeep.look,
-    ):
-        await part()
-
-
-async def told(bus: Bus, kind: type[T]) -> list[T]:
-    """What the inventory said of its record on the bus."""
-    found: list[T] = []
-    sequence = 1
-    while (message := await bus.first_from(subjects.EVENTS, sequence)) is not None:
-        if ".ledger." in message.subject and isinstance(data := unwrap(message.data).data, kind):
-            found.append(data)
-        sequence = message.sequence + 1
-    return found
 
 
 async def exported(audited: Audited, query: ListRows) -> list[bytes]:
@@ -176,10 +73,16 @@ def findings(audited: Audited, lines: list[bytes]) -> tuple[int, list[Finding]]:
     return steps[-1].proven, [each for step in steps for each in step.findings]
 
 
+async def test_the_key_is_for_its_owner_alone(audited: Audited) -> None:
+    file = audited.settings.signing_key_file
+    assert file is not None
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 async def test_every_day_that_is_over_is_sealed_and_told_once(audited: Audited) -> None:
-    await turn(audited)
-    await turn(audited)
-    said = await told(audited.bus, events.LedgerSealed)
+    await audited.turn()
+    await audited.turn()
+    said = await audited.told(events.LedgerSealed)
     sealed = [seal_in(each.seal) for each in said]
     assert [(seal.first, seal.last, seal.final) for seal in sealed] == [
         (1, 5, True),
@@ -216,7 +119,7 @@ async def test_what_was_changed_by_hand_is_found_through_pieces_and_named(audite
 
 
 async def test_a_chain_that_was_made_anew_does_not_fit_its_seals(audited: Audited) -> None:
-    await turn(audited)
+    await audited.turn()
     await audited.by_hand("update events set hash = sha256(hash) where number = 9")
     checked = await audited.audits.check_seal(CheckSeal(day="2026-01-31"))
     assert isinstance(checked, LedgerCheck)
@@ -227,8 +130,8 @@ async def test_a_chain_that_was_made_anew_does_not_fit_its_seals(audited: Audite
 
 async def test_days_with_missing_rows_are_not_sealed_but_are_an_alarm(audited: Audited) -> None:
     await audited.by_hand("delete from events where number = 8")
-    await turn(audited)
-    assert len(await told(audited.bus, events.LedgerSealed)) == 1
+    await audited.turn()
+    assert len(await audited.told(events.LedgerSealed)) == 1
     (alarm,) = audited.record.upkeep.alarms()
     assert "2026-01-31" in alarm
 
@@ -238,7 +141,7 @@ async def test_exported_events_are_proven_without_the_server(
     audited: Audited, sealed: bool
 ) -> None:
     if sealed:
-        await turn(audited)
+        await audited.turn()
     lines = await exported(audited, ListRows(vm=VM, limit=100))
     assert findings(audited, lines) == (len(LIFE), [])
 
@@ -288,7 +191,7 @@ async def test_a_gap_is_an_alarm_and_filled_from_the_stream(audited: Audited) ->
     await audited.inventory.store.record(arrived([newest], first=8))
     await upkeep.look()
     assert upkeep.alarms() == ("7 events were passed by and are being looked for",)
-    await turn(audited)
+    await audited.turn()
     assert upkeep.alarms() == ("2 events are missing: vireo audit gaps",)
     answer = await audited.audits.gaps(ListGaps(filled=True))
     assert isinstance(answer, bytes)
@@ -299,7 +202,7 @@ async def test_a_gap_is_an_alarm_and_filled_from_the_stream(audited: Audited) ->
         (6, 7, "missing"),
     ]
     settled = events.LedgerGapSettled(epoch=1, first=1, last=7, filled=4, unreadable=1, missing=2)
-    assert await told(audited.bus, events.LedgerGapSettled) == [settled]
+    assert await audited.told(events.LedgerGapSettled) == [settled]
     assert await audited.check() == []
 
 
@@ -318,7 +221,7 @@ async def test_a_row_outside_of_every_month_is_an_alarm(audited: Audited) -> Non
         " operation, cause, actor, vm, host, timestamptz '2199-01-01', previous, hash, envelope"
         " from events where number = 1"
     )
-    await turn(audited)
+    await audited.turn()
     assert "1 rows of the record lie outside of every month" in audited.record.upkeep.alarms()
 
 
@@ -344,7 +247,7 @@ class Straight:
 async def test_months_that_are_over_become_files_that_are_checked_offline(
     audited: Audited, tmp_path: Path
 ) -> None:
-    await turn(audited)
+    await audited.turn()
     audit = Audit(cast("Transport", Straight(audited.audits)))
     into = tmp_path / "archive"
     assert await archived(audit, datetime(2026, 3, 15, tzinfo=UTC), into) == 0

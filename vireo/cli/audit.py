@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vireo.cli import audit_archive, audit_search, completion, options, session
+from vireo.cli import audit_archive, audit_away, audit_search, completion, options, session
 from vireo.cli.audit_file import checked, progress
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples
@@ -46,6 +46,7 @@ def audit() -> None:
 
 app.command("log", epilog=audit_search.LOG_EXAMPLES)(audit_search.log)
 app.command("show", epilog=audit_search.SHOW_EXAMPLES)(audit_search.show)
+app.command("archives", epilog=audit_away.EXAMPLES)(audit_away.archives)
 app.command("archive", epilog=audit_archive.EXAMPLES)(audit_archive.archive)
 
 
@@ -53,6 +54,7 @@ app.command("archive", epilog=audit_archive.EXAMPLES)(audit_archive.archive)
     epilog=examples(
         "vireo audit verify",
         "vireo audit verify --from 2026-03-01 --to 2026-04-01",
+        "vireo audit verify --archives /srv/archive --key 3b6a27bc...",
         "vireo audit verify web1.jsonl --key 3b6a27bc...",
     )
 )
@@ -65,10 +67,19 @@ def verify(
     key: Key = None,
     since: Since = None,
     until: Until = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--archives",
+            help="Check the files of months that were put away, too.",
+            metavar="DIRECTORY",
+        ),
+    ] = None,
 ) -> None:
     """Check the record, or a file taken from it; name every row that is not what it was.
 
-    Without a file the server's rows are checked against each other and against each signed day.
+    Without a file the server's rows are checked against each other and against each signed day. Where
+    months were put away into files, the rows go on from the signed anchor of the last one.
     """
     if file is not None:
         if key is None:
@@ -76,7 +87,8 @@ def verify(
         raise typer.Exit(_verify_file(file, key))
 
     async def body(client: Client) -> None:
-        faults = await _verify_record(client, key, since=_utc(since), until=_utc(until))
+        faults = await _verify_anchors(client, key, folder)
+        faults += await _verify_record(client, key, since=_utc(since), until=_utc(until))
         if faults:
             raise typer.Exit(Exit.FAILED)
 
@@ -116,6 +128,7 @@ def export(
 
     async def body(client: Client) -> None:
         about = await audit_search.vm_ever(client, vm) if vm else None
+        await audit_away.note_what_is_away(client, _utc(since))
         lines = client.audit.export(
             operation=operation, vm=about, since=_utc(since), until=_utc(until)
         )
@@ -191,6 +204,22 @@ def seals(context: typer.Context, output: options.Output = Output.TABLE) -> None
     session.run(context, body)
 
 
+async def _verify_anchors(client: Client, key: str | None, folder: Path | None) -> int:
+    from chassis.signing import is_signed
+    from schemas.anchors import faults_of_anchors
+    from schemas.seals import anchor_in
+
+    state = await client.audit.state()
+    if not state.archives:
+        return 0
+    trusted = key or state.key or ""
+    faults = tuple(faults_of_anchors(state.archives, key=trusted, is_signed=is_signed))
+    anchors = [anchor_in(each) for each in state.archives]
+    note(f"put away into files: {audit_away.said(anchors)}")
+    found = audit_away.verify_files(anchors, folder, trusted) if folder else 0
+    return found + _show(faults)
+
+
 async def _verify_record(
     client: Client, key: str | None, *, since: datetime | None, until: datetime | None
 ) -> int:
@@ -201,32 +230,36 @@ async def _verify_record(
             rows += piece.rows
             bar.update(task, completed=piece.through, total=piece.last)
             faults += _show(piece.faults)
-        days, wrong = await _verify_seals(client, key, since=since, until=until)
+        days, away, wrong = await _verify_seals(client, key, since=since, until=until)
     faults += wrong
     note(f"{rows} rows and {days} sealed days checked: {_verdict(faults)}")
+    if away:
+        note(f"of {away} sealed days the rows are in files: their signatures alone were checked")
     return faults
 
 
 async def _verify_seals(
     client: Client, key: str | None, *, since: datetime | None, until: datetime | None
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
+    """How many days were checked against their rows, how many have them in files, and the faults."""
     from chassis.signing import is_signed
     from schemas.ledger import Fault, day_of
     from schemas.seals import seal_in
 
     trusted = key or (await client.audit.state()).key
-    days = faults = 0
+    days = away = faults = 0
     async for signed in client.audit.seals():
         seal = seal_in(signed)
         if (since and seal.day < day_of(since)) or (until and seal.day > day_of(until)):
             continue
-        days += 1
-        found = list((await client.audit.check_seal(seal.day)).faults)
+        check = await client.audit.check_seal(seal.day)
+        days, away = (days, away + 1) if check.away else (days + 1, away)
+        found = list(check.faults)
         if signed.key != trusted or not is_signed(signed):
             detail = f"the seal of {seal.day} is not under the key {trusted}"
             found.append(Fault(what="unsealed", number=seal.first, last=seal.last, detail=detail))
         faults += _show(tuple(found))
-    return days, faults
+    return days, away, faults
 
 
 def _show(faults: tuple[Fault, ...]) -> int:

@@ -50,22 +50,26 @@ def archive(
 async def archived(audit: Audit, end: datetime, into: Path) -> int:
     """How many faults the files of all months have that are over by `end`; they are written where there
     are none."""
+    from schemas.ledger import month_of, months_later
+
     key = (await audit.state()).key
     if key is None:
         session.refuse("the inventory has no signing key: nothing can be proven")
     faults = 0
     async for first in audit.rows(limit=1):
-        month = _month_of(first.row.received_at)
-        while _next(month) <= end:
+        month = month_of(first.row.received_at)
+        while (following := months_later(month, 1)) <= end:
             faults += await _keep(audit, month, into, key)
-            month = _next(month)
+            month = following
     return faults
 
 
 async def _keep(audit: Audit, month: datetime, into: Path, key: str) -> int:
-    file = into / f"events-{month:%Y-%m}.jsonl.gz"
+    from schemas.ledger import archive_name, months_later
+
+    file = into / archive_name(month)
     if not file.exists():
-        await _write(audit, file, month, _next(month))
+        await _write(audit, file, month, months_later(month, 1))
     proven, findings = checked(file, key)
     note(f"{file}: {proven} events proven, {findings or 'no'} faults")
     return findings
@@ -82,11 +86,3 @@ async def _write(audit: Audit, file: Path, since: datetime, until: datetime) -> 
         part.rename(file)
     except OSError as error:
         session.refuse(f"cannot write {file}: {error.strerror}")
-
-
-def _month_of(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def _next(month: datetime) -> datetime:
-    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vireo.cli import completion, options, session
+from vireo.cli.audit_away import note_what_is_away
 from vireo.cli.options import examples, moment_of
 from vireo.cli.printing import Output, note, show_data, show_lines, show_table
 
@@ -85,6 +86,8 @@ def log(
             limit=limit,
         )
         found = [header async for header in listing]
+        if len(found) < limit:
+            await note_what_is_away(client, begin)
         if output.is_data:
             show_data([_plain(header) for header in found], output)
             return
@@ -113,6 +116,8 @@ def show(
             show_data(found, output)
             return
         show_lines(tree_lines(found, wide=output is Output.WIDE))
+        if found.away:
+            note(f"its events may also be among what is not in the database any more: {found.away}")
         if not found.whole:
             note("there is more than is shown: vireo audit log --operation " + operation)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vireo.cli import options, session
+from vireo.cli.audit_away import note_what_is_away
 from vireo.cli.options import examples, moment_of
 from vireo.cli.printing import Output, show_data, show_table
 
@@ -46,6 +47,7 @@ def diff(
 
         listing = client.audit.changes(since=begin, until=end, limit=limit)
         found = [changed async for changed in listing]
+        await note_what_is_away(client, begin)
         if output.is_data:
             show_data(found, output)
             return

@@ -1,0 +1,383 @@
+"""Months put away into files: whatever happens meanwhile, each event is in the record or in a file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+import services.inventory
+from chassis.bus import Incoming
+from chassis.postgres import PostgresSettings, load_queries
+from chassis.service import Retry
+from chassis.signing import is_signed
+from schemas import events, subjects
+from schemas.anchors import faults_of_anchors
+from schemas.audit import CheckSeal, LedgerCheck, ListRows, ProveRows, ShowLedger
+from schemas.causes import EffectTree
+from schemas.commands import RebuildInventory, ReplayEvents
+from schemas.earlier import EarlierEvents, ReadEarlier
+from schemas.envelope import Envelope
+from schemas.ledger import month_of
+from schemas.problems import Problem
+from schemas.queries import ListEvents, ShowEffects
+from schemas.seals import anchor_in
+from schemas.wire import unwrap, wrap
+from services.inventory.earlier import Earlier
+from services.inventory.effect_reads import EffectReads
+from services.inventory.fleet_rebuild import fleet_rebuild
+from services.inventory.month_files import MonthFiles
+from services.inventory.rebuild import Rebuild, RowsMissing
+from services.inventory.rebuild_handlers import rebuilds
+from services.inventory.replays import replays_of
+from services.inventory.retention import Retention
+from services.inventory.settings import RetentionSettings
+from tests.fixtures.inventory import (
+    CREATE,
+    CREATED,
+    FACTS,
+    SITE,
+    STOP,
+    SUCCEEDED,
+    accepted,
+    creation,
+    id_of,
+    reassigned,
+)
+from tests.fixtures.postgres import PostgresServer
+from tests.fixtures.record import Audited, a_record_of
+from vireo.cli.audit_file import checked
+
+T = TypeVar("T", bound=Struct)
+JANUARY = "events-2026-01.jsonl.gz"
+SAID = (
+    (None, events.HostRegistered(facts=FACTS)),
+    *CREATED,
+    (STOP, accepted("vm.stop")),
+    (STOP, reassigned(2, "stopped")),
+    (STOP, SUCCEEDED),
+    *creation(40),
+)
+"""Ten of these were stored in January, three in February; both VMs live."""
+
+
+def months_since_february() -> int:
+    now = month_of(datetime.now(UTC))
+    return (now.year - 2026) * 12 + now.month - 2
+
+
+@pytest.fixture
+async def kept(
+    postgres_server: PostgresServer, postgres_database: PostgresSettings, tmp_path: Path
+) -> AsyncIterator[Audited]:
+    """A record of two months, the first of which has to go; sealed, and its tables made."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    retention = RetentionSettings(
+        keep_months=months_since_february(), archive_dir=folder, lock_wait_s=0.05
+    )
+    async with a_record_of(SAID, postgres_server, postgres_database, tmp_path, retention) as kept:
+        await kept.turn()
+        await rebuild_of(kept).run(id_of(900), take=True, told=nothing, at=datetime.now(UTC))
+        yield kept
+
+
+def rebuild_of(kept: Audited) -> Rebuild:
+    own = load_queries(Path(services.inventory.__file__).with_name("rebuild.sql"))
+    inventory = kept.inventory
+    return Rebuild(
+        inventory.postgres, inventory.queries, own, stream="EVENTS", batch=7, patience_s=30
+    )
+
+
+async def nothing(_number: int, _last: int) -> None:
+    """Nobody is told."""
+
+
+def retention_of(kept: Audited) -> Retention:
+    """As the next start of the process has it."""
+    retention = kept.again().retention
+    assert retention is not None
+    return retention
+
+
+def folder_of(kept: Audited) -> Path:
+    folder = kept.settings.retention.archive_dir
+    assert folder is not None
+    return folder
+
+
+async def numbers(kept: Audited) -> list[int]:
+    async with kept.inventory.postgres.connection() as connection:
+        records = await connection.fetch("select number from events order by number")
+    return [record["number"] for record in records]
+
+
+async def whole(kept: Audited) -> bool:
+    """January is in its file and nowhere else, February where it was; all of it is proven."""
+    assert await numbers(kept) == [11, 12, 13]
+    assert await kept.check() == []
+    (signed,) = (await kept.audits.state(ShowLedger())).archives
+    assert [*faults_of_anchors([signed], key=kept.signer.public, is_signed=is_signed)] == []
+    anchor = anchor_in(signed)
+    assert (anchor.month, anchor.first, anchor.last, anchor.file) == ("2026-01", 1, 10, JANUARY)
+    assert [each.anchor for each in await kept.told(events.LedgerArchived)] == [signed]
+    files = [file.name for file in folder_of(kept).iterdir()]
+    return files == [JANUARY] and checked(folder_of(kept) / JANUARY, kept.signer.public) == (10, 0)
+
+
+async def test_a_month_whose_time_has_come_is_in_a_file_and_not_in_the_database(
+    kept: Audited,
+) -> None:
+    await retention_of(kept).turn()
+    assert await whole(kept)
+    await retention_of(kept).turn()
+    assert await whole(kept)
+
+
+async def test_all_stays_where_nothing_else_is_set(audited: Audited) -> None:
+    assert audited.record.retention is None
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("step", ["write", "read_back", "_save", "_detach", "_tell"])
+async def test_who_is_killed_after_a_step_goes_on_at_the_next_start(
+    kept: Audited, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = MonthFiles if hasattr(MonthFiles, step) else Retention
+    done = getattr(of, step)
+
+    async def killed(*given: Any, **named: Any) -> Any:
+        await done(*given, **named)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(of, step, killed)
+        with pytest.raises(Killed):
+            await retention_of(kept).turn()
+    await retention_of(kept).turn()
+    assert await whole(kept)
+
+
+async def test_half_a_file_of_who_was_killed_is_in_nobodys_way(kept: Audited) -> None:
+    (folder_of(kept) / f".{JANUARY}.x1").write_bytes(b"half")
+    await retention_of(kept).turn()
+    assert await whole(kept)
+
+
+async def test_without_its_folder_nothing_is_put_away(kept: Audited) -> None:
+    folder_of(kept).rmdir()
+    retention = retention_of(kept)
+    await retention.turn()
+    assert len(await numbers(kept)) == len(SAID)
+    assert "No such file or directory" in retention.fault
+
+
+async def test_a_month_that_is_put_off_is_an_alarm(kept: Audited) -> None:
+    folder_of(kept).rmdir()
+    record = kept.again()
+    assert record.retention is not None
+    await record.retention.turn()
+    await record.upkeep.look()
+    assert record.upkeep.alarms() == (record.retention.fault,)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other"])
+async def test_a_file_that_does_not_prove_the_month_takes_nothing_out(
+    kept: Audited, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stop(*_: Any) -> None:
+        raise Retry(1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Retention, "_detach", stop)
+        with pytest.raises(Retry):
+            await retention_of(kept).turn()
+    file = folder_of(kept) / JANUARY
+    content = file.read_bytes()
+    file.write_bytes(content[:-40] if damage == "cut" else b"")
+    retention = retention_of(kept)
+    await retention.turn()
+    assert retention.fault
+    assert len(await numbers(kept)) == len(SAID)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from events where number = 4",
+        "delete from events where number = 1",
+        "update events set actor = 'token/other', envelope = envelope || ' ' where number = 7",
+        "update events set number = 10, received_at = '2026-01-31 13:00+00' where number = 11",
+    ],
+)
+async def test_a_month_that_is_not_whole_stays_to_be_looked_at(
+    kept: Audited, statement: str
+) -> None:
+    await kept.by_hand(statement)
+    before = await numbers(kept)
+    retention = retention_of(kept)
+    await retention.turn()
+    assert retention.fault
+    assert await numbers(kept) == before
+
+
+async def test_who_reads_the_month_is_not_disturbed(kept: Audited) -> None:
+    async with kept.inventory.postgres.transaction() as reading:
+        await reading.fetch("select number from events")
+        with pytest.raises(Retry):
+            await retention_of(kept).turn()
+        assert len(await reading.fetch("select number from events")) == len(SAID)
+    await retention_of(kept).turn()
+    assert await whole(kept)
+
+
+async def test_two_at_once_put_it_away_once(kept: Audited) -> None:
+    await asyncio.gather(*(settled(kept) for _ in range(3)))
+    assert await whole(kept)
+
+
+async def settled(kept: Audited) -> None:
+    retention = retention_of(kept)
+    while True:
+        try:
+            await retention.turn()
+        except Retry:
+            continue
+        if not retention.fault:
+            return
+
+
+async def test_fleet_can_be_made_anew_from_what_was_told_long_ago(kept: Audited) -> None:
+    fleet = fleet_rebuild(kept.settings, kept.rig, kept.inventory.postgres)
+    before = await fleet.lost()
+    assert len(before.assignments) == 2
+    await retention_of(kept).turn()
+    assert await fleet.lost() == before
+
+
+async def test_a_day_whose_rows_are_in_a_file_is_said_to_be(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    january = await kept.audits.check_seal(CheckSeal(day="2026-01-31"))
+    february = await kept.audits.check_seal(CheckSeal(day="2026-02-01"))
+    assert isinstance(january, LedgerCheck)
+    assert isinstance(february, LedgerCheck)
+    assert (january.away, january.faults) == (JANUARY, ())
+    assert (february.away, february.faults, february.rows) == ("", (), 3)
+
+
+async def test_a_row_that_was_put_in_before_the_anchor_is_named(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    await kept.by_hand(
+        "insert into events select stream, 3, position, id, time, type, source, subject, operation,"
+        " cause, actor, vm, host, timestamptz '2026-01-30', previous, hash, envelope"
+        " from events where number = 12"
+    )
+    (fault,) = await kept.check()
+    assert (fault.what, fault.number) == ("inserted", 3)
+
+
+async def test_an_anchor_that_was_taken_out_leaves_rows_missing(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    await kept.by_hand("delete from archives")
+    (fault,) = await kept.check()
+    assert (fault.what, fault.number, fault.last) == ("missing", 1, 10)
+
+
+def away(answer: object) -> str:
+    assert isinstance(answer, Problem), answer
+    assert answer.type == "urn:vireo:problem:put-away"
+    return answer.detail
+
+
+WHERE = (
+    "Rows 1 to 10, stored until 2026-01-31T12:00:00+00:00, were put away into"
+    " events-2026-01.jsonl.gz."
+)
+
+
+async def test_what_is_asked_for_and_in_a_file_is_said_to_be_there(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    january, february = datetime(2026, 1, 20, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    inventory = kept.inventory
+    reads = inventory.reads
+    assert away(await reads.events(ListEvents(until=datetime(2026, 1, 31, tzinfo=UTC)))) == WHERE
+    assert isinstance(await reads.events(ListEvents(since=january)), bytes)
+    assert away(await kept.audits.rows(ListRows(since=january))) == WHERE
+    assert isinstance(await kept.audits.rows(ListRows(since=february)), bytes)
+    assert away(await kept.audits.prove(ProveRows(rows="3"))) == WHERE
+    effects = EffectReads(inventory.postgres, inventory.queries, limit=100)
+    shown = await effects.tree(ShowEffects(operation=CREATE))
+    assert isinstance(shown, bytes)
+    assert JANUARY in msgspec.json.decode(shown, type=EffectTree).away
+
+
+async def test_who_goes_on_in_the_stream_is_told_what_would_be_passed_by(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    inventory = kept.inventory
+    earlier = Earlier(inventory.postgres, inventory.queries, stream="EVENTS", page_bytes=100_000)
+    assert away(await earlier.read(ReadEarlier(after=9, before=20))) == WHERE
+    for after in (0, 10):
+        found = await earlier.read(ReadEarlier(after=after, before=20))
+        assert isinstance(found, EarlierEvents)
+        assert [item.sequence for item in found.items] == [11, 12, 13]
+
+
+async def test_what_cannot_be_made_of_files_fails_and_says_which_rows(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    rebuild = rebuild_of(kept)
+    with pytest.raises(RowsMissing, match="rows 1 to 10 are not in the database"):
+        await rebuild.run(id_of(901), take=True, told=nothing, at=datetime.now(UTC))
+    (archive,) = await rebuild.give_up()
+    assert archive.anchor.file == JANUARY
+
+    inventory = kept.inventory
+    replays = replays_of(kept.settings, kept.rig, inventory.postgres, inventory.queries)
+    wish = ReplayEvents(
+        name="again",
+        since=datetime(2026, 1, 31, tzinfo=UTC),
+        until=datetime(2026, 2, 2, tzinfo=UTC),
+        speed=0,
+    )
+    assert away(await replays.foretell(wish)) == WHERE
+
+
+async def test_their_operations_end_with_the_reason(kept: Audited) -> None:
+    await retention_of(kept).turn()
+    settings, rig, inventory = kept.settings, kept.rig, kept.inventory
+    replays = replays_of(settings, rig, inventory.postgres, inventory.queries)
+    wish = ReplayEvents(
+        name="again",
+        since=datetime(2026, 1, 31, tzinfo=UTC),
+        until=datetime(2026, 2, 2, tzinfo=UTC),
+    )
+    await replays.on_start(ordered(wish, id_of(901)), NO_MESSAGE)
+    fleet = fleet_rebuild(settings, rig, inventory.postgres)
+    handler = rebuilds(settings, rig, inventory.postgres, inventory.queries, fleet)
+    await handler.on_command(ordered(RebuildInventory(), id_of(902)), NO_MESSAGE)
+    ends = [await end_of(kept, id_of(number)) for number in (901, 902)]
+    assert [away(end.problem) for end in ends] == [WHERE, WHERE]
+
+
+NO_MESSAGE = Incoming(subject="", data=b"", sequence=1)
+
+
+def ordered(wish: T, id: str) -> Envelope[T]:
+    return wrap(wish, id=id, site=SITE, sender="gateway", at=datetime.now(UTC), about="x/x")
+
+
+async def end_of(kept: Audited, operation: str) -> events.OperationFailed:
+    subject = subjects.event(events.OperationFailed, site=SITE, source="inventory", id=operation)
+    message = await kept.bus.last(subjects.EVENTS, subject)
+    assert message is not None
+    said: events.OperationFailed = unwrap(message.data).data
+    return said
