@@ -170,16 +170,16 @@ class ControlPlane:
     def _command(self) -> list[str]:
         hosts = [part for name, uri in self._hosts.items() for part in ("--host", f"{name}={uri}")]
         images = ["--image-dir", str(self._image_dir)] if self._image_dir else []
-        settings = [f"metrics.prometheus.port={self.prometheus_port}", *self._settings]
         return [
             *(sys.executable, "-m", "vireo.cli", "up"),
             *("--state-dir", str(self.state_dir)),
             *("--port", str(self.port), "--nats-port", str(self.nats_port)),
+            *("--metrics-port", str(self.prometheus_port)),
             # A user that every machine has: what is tried out adds none.
             *("--system-user", "nobody"),
             *hosts,
             *images,
-            *(part for setting in settings for part in ("--set", setting)),
+            *(part for setting in self._settings for part in ("--set", setting)),
         ]
 
     def _all_online(self) -> bool:

@@ -53,7 +53,7 @@ class Up:
             *(sys.executable, "-m", "vireo.cli", "up", "--host", "h1=test:///default"),
             *("--state-dir", str(self.state_dir), "--system-user", "nobody"),
             *("--port", str(self.port), "--nats-port", str(self.nats_port)),
-            *("--set", f"metrics.prometheus.port={self.prometheus_port}"),
+            *("--metrics-port", str(self.prometheus_port)),
             env={**os.environ, "XDG_CONFIG_HOME": str(self.state_dir / "xdg")},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -241,12 +241,13 @@ async def _ignore(_error: Exception) -> None:
 async def test_one_state_directory_is_used_once_at_a_time(state_dir: Path) -> None:
     one = Up(state_dir)
     async with one.running():
-        port, nats_port = free_ports(2)
+        port, nats_port, metrics_port = free_ports(3)
         options = UpOptions(
             state_dir=state_dir,
             hosts=(HostOption(name="h1", uri="test:///default"),),
             gateway_port=port,
             nats_port=nats_port,
+            metrics_port=metrics_port,
             system_user="nobody",
         )
 
@@ -257,9 +258,14 @@ async def test_one_state_directory_is_used_once_at_a_time(state_dir: Path) -> No
             await up(options, never)
 
 
-async def test_a_port_that_is_taken_is_told_with_the_option_to_change_it() -> None:
+async def test_every_port_that_is_taken_is_told_with_the_option_to_change_it() -> None:
     server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UpError, match=f"port {port} .* choose another --nats-port"):
-            refuse_taken("127.0.0.1", port, "--nats-port")
+        ports = ((port, "--nats-port"), (free_ports(1)[0], "--port"), (port, "--metrics-port"))
+        with pytest.raises(UpError) as refused:
+            refuse_taken(("127.0.0.1", number, option) for number, option in ports)
+    assert str(refused.value) == "; ".join(
+        f"cannot listen on 127.0.0.1 port {port} (Address already in use): choose another {option}"
+        for option in ("--nats-port", "--metrics-port")
+    )

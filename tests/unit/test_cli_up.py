@@ -19,7 +19,13 @@ def _ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ready:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     token = tmp_path / "admin.token"
     token.write_text(SECRET)
-    return Ready(url="http://127.0.0.1:1", admin_token_file=token, log_dir=tmp_path, pids={})
+    return Ready(
+        url="http://127.0.0.1:1",
+        metrics_url="http://127.0.0.1:2/metrics",
+        admin_token_file=token,
+        log_dir=tmp_path,
+        pids={},
+    )
 
 
 def kept(tmp_path: Path) -> Contexts:
@@ -33,6 +39,7 @@ def test_it_says_where_and_what_next_and_puts_no_token_into_a_pipe(
     said = capsys.readouterr().out
     assert f"gateway   {ready.url}\n" in said
     assert f"in {ready.admin_token_file}" in said
+    assert f"metrics   {ready.metrics_url}\n" in said
     assert "\n  vireo vm create web1" in said
     assert SECRET not in said
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from vireo.standalone import hypervisors, permissions, plan
 from vireo.standalone.credentials import ensure_passwords, write_private
@@ -68,6 +69,14 @@ def test_servers_come_first_and_every_host_has_an_agent() -> None:
         "hostagent-h1": ("nats", "scheduler"),
         "hostagent-h2": ("nats", "scheduler"),
     }
+
+
+def test_the_metrics_service_is_scraped_where_one_says() -> None:
+    assert toml("metrics")["prometheus"] == {"host": "127.0.0.1", "port": 9470}
+    assert OPTIONS.metrics_url == "http://127.0.0.1:9470/metrics"
+    assert replace(OPTIONS, metrics_port=0).metrics_url is None
+    of_ones_own = {"metrics": {"prometheus": {"port": 9999}}}
+    assert replace(OPTIONS, settings=of_ones_own).metrics_url is None
 
 
 def test_no_secret_stands_in_a_command_line_or_in_an_environment() -> None:

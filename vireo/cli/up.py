@@ -57,6 +57,12 @@ def up(
         int, typer.Option(metavar="PORT", min=1, max=65_535, help="The gateway's port.")
     ] = 8470,
     nats_port: NatsPort = 4222,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            metavar="PORT", min=0, max=65_535, help="Where Prometheus scrapes; 0: nowhere."
+        ),
+    ] = 9470,
     image_dir: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Where base images lie.")
     ] = None,
@@ -90,6 +96,7 @@ def up(
         gateway_address=address,
         gateway_port=port,
         nats_port=nats_port,
+        metrics_port=metrics_port,
         image_dir=None if image_dir is None else image_dir.absolute(),
         log_level=log_level,
         system_user=system_user,
@@ -178,6 +185,8 @@ def _announce(ready: Ready, *, first: bool) -> None:
     if first and sys.stdout.isatty():
         # Once, to the person who sits before it; never into a log.
         shown += f"\n          {ready.admin_token_file.read_text(encoding='ascii').strip()}"
+    if ready.metrics_url is not None:
+        shown += f"\nmetrics   {ready.metrics_url}"
     sys.stdout.write(f"gateway   {ready.url}\n{shown}\nlogs      {ready.log_dir}\n")
     for line in _next(_keep_context(ready)):
         sys.stdout.write(f"{line}\n")

@@ -31,6 +31,8 @@ class UpOptions(Struct, frozen=True, kw_only=True):
     gateway_address: str = "127.0.0.1"
     gateway_port: Port = 8470
     nats_port: Port = 4222
+    metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 9470
+    """Where Prometheus scrapes, on loopback; 0: nowhere."""
     image_dir: Path | None = None
     """Where base images lie; by default `images` in the state directory."""
     system_user: str = "vireo"
@@ -51,6 +53,13 @@ class UpOptions(Struct, frozen=True, kw_only=True):
             address, f"[{address}]" if ":" in address else address
         )
         return f"http://{shown}:{self.gateway_port}"
+
+    @property
+    def metrics_url(self) -> str | None:
+        """None where nothing is served, or where settings of one's own say where."""
+        if self.metrics_port == 0 or "prometheus" in self.settings.get("metrics", {}):
+            return None
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
 
     @property
     def admin_token_file(self) -> Path:

@@ -141,6 +141,7 @@ def _service(
         own["signing_key_file"] = str(credentials_dir(options) / "ledger.key")
     if service == "metrics":
         own["history"] = {"keep": True, "postgres": _postgres_table(service, options, place)}
+        own["prometheus"] = {"host": nats.ADDRESS, "port": options.metrics_port}
     if service == "gateway":
         own |= {
             "address": options.gateway_address,

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Ready(Struct, frozen=True, kw_only=True):
     """What there is once everything runs."""
 
     url: str
+    metrics_url: str | None
+    """What Prometheus scrapes, if it is to."""
     admin_token_file: Path
     log_dir: Path
     pids: dict[str, int]
@@ -61,8 +63,7 @@ async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = N
     """
     with _locked(options.state_dir):
         _log_to_stderr(options)
-        refuse_taken(ADDRESS, options.nats_port, "--nats-port")
-        refuse_taken(options.gateway_address, options.gateway_port, "--port")
+        refuse_taken(_listens(options))
         plan, place = await _prepare(options)
         supervisor = _supervisor(plan, place, options, limits)
 
@@ -70,6 +71,7 @@ async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = N
             await on_ready(
                 Ready(
                     url=options.gateway_url,
+                    metrics_url=options.metrics_url,
                     admin_token_file=options.admin_token_file,
                     log_dir=options.state_dir / "logs",
                     pids=supervisor.pids,
@@ -152,17 +154,39 @@ def _locked(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def refuse_taken(address: str, port: int, option: str) -> None:
-    """Raises UpError where another program listens already."""
+Listens = tuple[str, int, str]
+"""An address, a port, and the option that names it."""
+
+
+def _listens(options: UpOptions) -> list[Listens]:
+    of_metrics = (ADDRESS, options.metrics_port, "--metrics-port")
+    return [
+        (options.gateway_address, options.gateway_port, "--port"),
+        (ADDRESS, options.nats_port, "--nats-port"),
+        *([of_metrics] if options.metrics_url is not None else []),
+    ]
+
+
+def refuse_taken(listens: Iterable[Listens]) -> None:
+    """Raises UpError that names every port on which another program listens already."""
+    taken = [
+        f"cannot listen on {address} port {port} ({reason}): choose another {option}"
+        for address, port, option in listens
+        if (reason := _why_taken(address, port))
+    ]
+    if taken:
+        raise UpError("; ".join(taken))
+
+
+def _why_taken(address: str, port: int) -> str:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
-            raise UpError(
-                f"cannot listen on {address} port {port} ({error.strerror}): choose another {option}"
-            ) from error
+            return error.strerror or str(error)
+    return ""
 
 
 @asynccontextmanager
