@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from schemas.cloud_init import CloudInit
 from schemas.commands import GraceSeconds
 from schemas.ids import HostName, OperationId, VmId
 from schemas.resources import Placement, PowerState, StopMode, VmSpec
@@ -27,6 +28,8 @@ class VmAssignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The operation of the generation before, which the host may not have confirmed."""
     actor: str
     placement: Placement
+    cloud_init: CloudInit | None = None
+    """Kept as long as the VM: the host that comes back after a month may not have made it yet."""
     stop_mode: StopMode = "graceful"
     """How to stop when power turns to `stopped`, and before the end."""
     grace_s: GraceSeconds = 60

@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from schemas.alerts import SilenceSeconds, Text
+from schemas.cloud_init import CloudInit
 from schemas.definitions import Project, Template
 from schemas.ids import HostName, Labels, Name, OperationId, VmId
 from schemas.policies import Policy
@@ -21,11 +23,13 @@ from schemas.rules import Taint
 GraceSeconds = Annotated[float, Meta(ge=0, le=3600)]
 
 
-class CreateVm(Struct, frozen=True, kw_only=True):
+class CreateVm(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Make a VM and bring it to the power state of its spec."""
 
     vm: VmId
     spec: VmSpec
+    cloud_init: CloudInit | None = None
+    """Of a spec that is `seeded`."""
 
 
 MOST_COPIES = 256
@@ -41,6 +45,8 @@ class CreateVms(Struct, frozen=True, kw_only=True):
     names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=MOST_COPIES)]
     gang: bool = False
     """All or none: where one cannot be placed, none is."""
+    cloud_init: CloudInit | None = None
+    """The same for all of them, as far as it names none."""
 
 
 class StartVm(Struct, frozen=True, kw_only=True):
@@ -185,3 +191,10 @@ Command = (
     | ReplayCommand
     | AlertCommand
 )
+
+
+def told_of(command: Command) -> Command:
+    """The command as events repeat it: without what is for the host alone."""
+    if isinstance(command, CreateVm | CreateVms):
+        return replace(command, cloud_init=None)
+    return command

@@ -40,7 +40,11 @@ def creates_of(command: Envelope[CreateVms]) -> tuple[Envelope[Any], ...]:
             subject=f"vm/{member.vm}",
             operation=member.operation,
             cause=command.id,
-            data=CreateVm(vm=member.vm, spec=replace(wish.spec, name=member.name)),
+            data=CreateVm(
+                vm=member.vm,
+                spec=replace(wish.spec, name=member.name),
+                cloud_init=wish.cloud_init,
+            ),
         )
         for member in members_of(command.id, wish.names)
     )

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
+from schemas.cloud_init import CloudInit
 from schemas.definitions import Project, Template
 from schemas.ids import Labels, Name
 from schemas.problems import FieldError
@@ -49,6 +50,8 @@ class VmRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: Name | None = None
     """The policy to be placed by: this one, else the template's, the project's, the site's."""
     power: PowerState | None = None
+    cloud_init: CloudInit | None = None
+    """What cloud-init finds at the first boot. Only the VM's host is told; its spec says `seeded`."""
 
     @staticmethod
     def lacking(said: Mapping[str, Any]) -> Iterator[str]:
@@ -87,6 +90,8 @@ def spec_of(
     said["metadata"] = {**(template.metadata if template else {}), **request.metadata}
     for field, kind in (("on", HostRules), ("hardware", Hardware)):
         said[field] = _over(kind, [getattr(source, field) for source in reversed(sources)])
+    if request.cloud_init is not None:
+        said["seeded"] = True
     if template is not None:
         said["template"] = TemplateUse(name=template.name, version=template.version)
     errors = tuple(_errors(said))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.ids import END, HostName, Labels, Name, OperationId, SiteName, VmId
 from schemas.problems import Problem
@@ -78,6 +78,8 @@ class VmSpec(Struct, frozen=True, kw_only=True):
     """The scheduling policy to be placed by; None is the site's own."""
     template: TemplateUse | None = None
     """What it was made with. All that the template says stands in the spec itself."""
+    seeded: bool | UnsetType = UNSET
+    """It was given something for cloud-init. What that is, only its host is told."""
     power: PowerState = "running"
 
 

@@ -224,7 +224,7 @@ def accept(
         command=name,
         kind=msgspec.convert(name.partition(".")[0], OperationKind),
         target=target,
-        request=msgspec.to_builtins(message),
+        request=msgspec.to_builtins(commands.told_of(message)),
     )
     wished = wrap(
         message,

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from chassis import tracing
 from schemas import subjects
-from schemas.commands import Command, CreateVm
+from schemas.commands import Command, CreateVm, told_of
 from schemas.definitions import Definition
 from schemas.forecasts import Forecast, PlacementReview, PolicyTrial
 from schemas.policies import Policy
@@ -107,7 +107,11 @@ async def _foretell(
 ) -> bytes:
     site = desk.rig.site
     what = decide.accept(
-        message, command=command, site=site, caller=caller, traceparent=tracing.traceparent()
+        told_of(message),
+        command=command,
+        site=site,
+        caller=caller,
+        traceparent=tracing.traceparent(),
     )
     owner = subjects.BY_MESSAGE[type(message)].owner
     endpoint = subjects.of_site("try", site=site) if owner == SCHEDULER else "try"

@@ -68,7 +68,7 @@ async def create_vm(desk: Desk, asked: Asked[WishQuery, VmRequest]) -> Answer:
         return decide.vm_of(command)
 
     def make(vm: str) -> commands.CreateVm:
-        return commands.CreateVm(vm=vm, spec=spec[-1])
+        return commands.CreateVm(vm=vm, spec=spec[-1], cloud_init=asked.body.cloud_init)
 
     return await obey(desk, asked, target, make, prepare=prepare)
 
@@ -85,7 +85,12 @@ async def create_vms(desk: Desk, asked: Asked[WishQuery, BatchRequest]) -> Answe
         return names[0]
 
     def make(_first: str) -> commands.CreateVms:
-        return commands.CreateVms(spec=specs[-1], names=names, gang=asked.body.gang)
+        return commands.CreateVms(
+            spec=specs[-1],
+            names=names,
+            gang=asked.body.gang,
+            cloud_init=asked.body.spec.cloud_init,
+        )
 
     answer = await obey(desk, asked, target, make, prepare=prepare)
     if asked.query.dry_run:

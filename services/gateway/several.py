@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.commands import CreateVm, CreateVms
+from schemas.commands import CreateVm, CreateVms, told_of
 from schemas.copies import creates_of
 from schemas.envelope import Envelope
 from schemas.events import OperationAccepted
@@ -63,7 +63,7 @@ def accepted_members(
                 command=BY_MESSAGE[CreateVm].name,
                 kind="vm",
                 target=create.data.vm,
-                request=msgspec.to_builtins(create.data),
+                request=msgspec.to_builtins(told_of(create.data)),
             ),
             id=derived_id(create.id, "operation.accepted"),
             site=site,

@@ -3,6 +3,8 @@
 A disk in a storage pool is `<pool>/<vm>/<disk>.qcow2`, and a link to it stands in the VM's folder: so
 where it is stays known even when the settings that named the pool have changed.
 
+What a guest's cloud-init is to find lies beside them, in `seed.iso`; only its owner may read that.
+
 A disk that exists is never written to, and a half-made one never has a disk's name. What removes is
 `remove` alone.
 """
@@ -15,12 +17,14 @@ import shutil
 import stat
 from pathlib import Path
 
+from schemas.assignments import VmAssignment
 from schemas.ids import VmId, is_name, is_uuid7
 from schemas.resources import DiskSpec, VmSpec
-from services.hostagent import images
+from services.hostagent import images, seeds
 from services.hostagent.hypervisor import HypervisorFailure
 from services.hostagent.images import GIB, Image
 
+SEED = "seed.iso"
 PASSABLE = 0o711
 """Mode of the folders above disks."""
 QEMU_IMG_S = 120.0
@@ -51,8 +55,12 @@ class Disks:
         return None if name is None else images.find(self._images, name)
 
     def missing(self, vm: VmId, spec: VmSpec) -> list[str]:
-        """The names of disks that are not there."""
-        return [disk.name for disk in spec.disks if not self.path(vm, disk.name).exists()]
+        """The names of disks that are not there, the seed among them."""
+        missing = [disk.name for disk in spec.disks if not self.path(vm, disk.name).exists()]
+        return [*missing, SEED] if spec.seeded and not self.seed(vm).exists() else missing
+
+    def seed(self, vm: VmId) -> Path:
+        return self.folder(vm) / SEED
 
     async def create(self, vm: VmId, disk: DiskSpec, *, pool: Path | None = None) -> None:
         """`pool`: the folder to make it in; one that exists stays where it is."""
@@ -62,9 +70,7 @@ class Disks:
         if entry.is_symlink() and not entry.readlink().parent.parent.is_dir():
             raise HypervisorFailure(f"the pool of disk {disk.name!r} is away: {entry.readlink()}")
         base = self._base(disk)
-        # QEMU runs as a user of its own, who must pass through but needs to see nothing else.
-        for folder in (self._vms, entry.parent):
-            _passable(folder)
+        self._make_folder(vm)
         if pool is not None and not entry.is_symlink():
             _link(entry, pool.resolve() / vm / entry.name)
         path = self.path(vm, disk.name)
@@ -78,10 +84,23 @@ class Disks:
         await _qemu_img(*_create_arguments(unfinished, base, disk.size_gib))
         await asyncio.to_thread(_finish, unfinished, path)
 
+    async def write_seed(self, assignment: VmAssignment) -> None:
+        path = self.seed(assignment.vm)
+        if path.exists():
+            return
+        image = await asyncio.to_thread(seeds.image_of, seeds.files_of(assignment))
+        self._make_folder(assignment.vm)
+        await asyncio.to_thread(_write_for_owner, path, image)
+
     async def remove(self, vm: VmId) -> None:
         folder = self.folder(vm)
         if folder.exists():
             await asyncio.to_thread(_remove, folder)
+
+    def _make_folder(self, vm: VmId) -> None:
+        # QEMU runs as a user of its own, who must pass through but needs to see nothing else.
+        for folder in (self._vms, self.folder(vm)):
+            _passable(folder)
 
     def _entry(self, vm: VmId, name: str) -> Path:
         if not is_name(name):
@@ -158,6 +177,15 @@ def _remove(folder: Path) -> None:
         if in_pool.exists():
             shutil.rmtree(in_pool)
     shutil.rmtree(folder)
+
+
+def _write_for_owner(path: Path, content: bytes) -> None:
+    """For the agent, and for the user to whom libvirt gives a guest's disks while it runs."""
+    unfinished = path.with_suffix(".iso.new")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_bytes(content)
+    _finish(unfinished, path)
 
 
 def _finish(unfinished: Path, path: Path) -> None:

@@ -27,13 +27,14 @@ from services.hostagent.model import (
     RemoveDisks,
     Say,
     Step,
+    WriteSeed,
 )
 from services.hostagent.outbox import Voice
 
 AwaitStop = Callable[[float], Awaitable[bool]]
 """Waits up to so many seconds for the domain to stop; answers whether it has."""
 
-Slow = CreateDisk | RemoveDisks | AskToStop
+Slow = CreateDisk | WriteSeed | RemoveDisks | AskToStop
 """Steps that take their time."""
 
 ENDS = (events.OperationSucceeded, events.OperationFailed)
@@ -138,6 +139,9 @@ async def execute(
             case CreateDisk(vm, disk):
                 async with means.slots:
                     await means.hypervisor.create_disk(vm, disk)
+            case WriteSeed(wish):
+                async with means.slots:
+                    await means.hypervisor.write_seed(wish)
             case RemoveDisks(vm):
                 async with means.slots:
                     await means.hypervisor.remove_disks(vm)

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from schemas.assignments import VmAssignment
 from schemas.ids import VmId
 from schemas.resources import DiskSpec, ForeignDomain, HostPool, NumaNode, StopMode
 from schemas.rules import HostDevice, HugePages
@@ -137,8 +138,13 @@ class Hypervisor(Protocol):
         """Make a disk; one that exists is left as it is."""
         ...
 
+    async def write_seed(self, assignment: VmAssignment) -> None:
+        """Write the seed of a VM; one that exists is left as it is. Fails where nobody knows any more
+        what was to be in it."""
+        ...
+
     async def remove_disks(self, vm: VmId) -> None:
-        """Remove every disk and the folder of a VM. Fails while a domain with this id is there."""
+        """Remove every disk, the seed and the folder of a VM. Fails while its domain is there."""
         ...
 
     async def move(self, moves: Sequence[Move], around: Around = freely) -> None:

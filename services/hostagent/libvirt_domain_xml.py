@@ -44,6 +44,8 @@ class Layout(Struct, frozen=True, kw_only=True):
     disks: tuple[Path, ...]
     """In the order of the spec's."""
     console_log: Path
+    seed: Path | None = None
+    """What cloud-init reads: one more disk, behind the others."""
     kernel: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
@@ -171,6 +173,8 @@ def _machine(domain: etree._Element, layout: Layout) -> None:
 def _devices(devices: etree._Element, assignment: VmAssignment, layout: Layout) -> None:
     for index, path in enumerate(layout.disks):
         _disk(devices, path, target=_disk_target(index))
+    if layout.seed is not None:
+        _seed(devices, layout.seed, target=_disk_target(len(layout.disks)))
     for index, nic in enumerate(assignment.spec.nics):
         by_qemu = nic.network in layout.user_networks
         interface = etree.SubElement(devices, "interface", type="user" if by_qemu else "network")
@@ -201,6 +205,15 @@ def _disk(devices: etree._Element, path: Path, *, target: str) -> None:
     etree.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     etree.SubElement(disk, "source", file=str(path))
     etree.SubElement(disk, "target", dev=target, bus="virtio")
+
+
+def _seed(devices: etree._Element, path: Path, *, target: str) -> None:
+    """A disk like the others: kernels made for clouds drive no CD-ROM of this machine type."""
+    disk = etree.SubElement(devices, "disk", type="file", device="disk")
+    etree.SubElement(disk, "driver", name="qemu", type="raw")
+    etree.SubElement(disk, "source", file=str(path))
+    etree.SubElement(disk, "target", dev=target, bus="virtio")
+    etree.SubElement(disk, "readonly")
 
 
 def _host_device(devices: etree._Element, address: str) -> None:

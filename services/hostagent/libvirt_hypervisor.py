@@ -190,6 +190,9 @@ class LibvirtHypervisor:
             pool = await self._connection.call(BULK, lambda conn: self._promises.pool(conn, name))
         await self._disks.create(vm, disk, pool=pool)
 
+    async def write_seed(self, assignment: VmAssignment) -> None:
+        await self._disks.write_seed(assignment)
+
     async def remove_disks(self, vm: VmId) -> None:
         if await self.observe(vm) is not None:
             raise HypervisorFailure("the disks belong to a domain that is still there")
@@ -262,6 +265,7 @@ class LibvirtHypervisor:
             domain_type=self._domain_type,
             arch=self._arch,
             disks=tuple(self._disks.path(vm, disk.name) for disk in spec.disks),
+            seed=self._disks.seed(vm) if spec.seeded else None,
             console_log=self._disks.folder(vm) / "console.log",
             kernel=image.kernel if image else None,
             initrd=image.initrd if image else None,

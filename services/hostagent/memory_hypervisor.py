@@ -19,6 +19,7 @@ from schemas.assignments import VmAssignment
 from schemas.ids import VmId
 from schemas.resources import DiskSpec, ForeignDomain, StopMode
 from schemas.telemetry import VmColumns
+from services.hostagent import seeds
 from services.hostagent.hypervisor import (
     Around,
     Changed,
@@ -68,6 +69,8 @@ class MemoryHypervisor:
     ) -> None:
         self.domains: dict[VmId, Domain] = {}
         self.disks: dict[tuple[VmId, str], DiskSpec] = {}
+        self.seeds: dict[VmId, dict[str, str]] = {}
+        """Name to content of the files for cloud-init."""
         self.foreign: tuple[ForeignDomain, ...] = ()
         self.log: list[str] = []
         self.answers = asyncio.Event()
@@ -130,6 +133,12 @@ class MemoryHypervisor:
         self.log.append(f"create_disk {disk.name}")
         self.disks.setdefault((vm, disk.name), disk)
 
+    async def write_seed(self, assignment: VmAssignment) -> None:
+        await self._reached()
+        self.log.append("write_seed")
+        if assignment.vm not in self.seeds:
+            self.seeds[assignment.vm] = seeds.files_of(assignment)
+
     async def remove_disks(self, vm: VmId) -> None:
         await self._reached()
         if vm in self.domains:
@@ -137,6 +146,7 @@ class MemoryHypervisor:
         self.log.append("remove_disks")
         for key in sorted(key for key in self.disks if key[0] == vm):
             del self.disks[key]
+        self.seeds.pop(vm, None)
 
     async def move(self, moves: Sequence[Move], around: Around = freely) -> None:
         await self._reached()
@@ -229,6 +239,8 @@ class MemoryHypervisor:
         for disk in spec.disks:
             if (vm, disk.name) not in self.disks:
                 raise HypervisorFailure(f"disk {disk.name!r} is missing")
+        if spec.seeded and vm not in self.seeds:
+            raise HypervisorFailure("the seed is missing")
         self.log.append("define")
         before = self.domains.get(vm, Domain(seen=Observed(vm=vm, state="stopped")))
         seen = replace(

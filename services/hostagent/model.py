@@ -79,6 +79,12 @@ class CreateDisk(Struct, frozen=True):
     disk: DiskSpec
 
 
+class WriteSeed(Struct, frozen=True):
+    """Write what cloud-init is to find, unless it is there."""
+
+    assignment: VmAssignment
+
+
 class Define(Struct, frozen=True):
     """Make the hypervisor know the domain, with spec and generation in its metadata."""
 
@@ -136,7 +142,7 @@ class Say(Struct, frozen=True, kw_only=True):
 Move = Define | Stamp | Start | Pause | Resume | Destroy | Undefine
 """What is done to a domain at once, with no guest and no disk to wait for."""
 
-Step = Move | CreateDisk | AskToStop | RemoveDisks | Say
+Step = Move | CreateDisk | WriteSeed | AskToStop | RemoveDisks | Say
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ from services.hostagent.model import (
     Step,
     Undefine,
     Utterance,
+    WriteSeed,
     state_of,
     states_on,
     target_of,
@@ -165,14 +166,18 @@ def _effects(
 ) -> tuple[tuple[Step, ...], Known]:
     """What a milestone needs, seen from the state `at`; and the state after it."""
     if milestone == "disks":
-        disks = assignment.spec.disks if at == "absent" else ()
-        return tuple(CreateDisk(assignment.vm, disk) for disk in disks), at
+        return _disks(assignment) if at == "absent" else (), at
     if milestone == "define" and at != "absent":
         return (), at
     if milestone == "stop" and at == "absent" and assignment.ended:
         return (), at
     to = target_of(assignment) if milestone == "confirm" else LEADS_TO[milestone]
     return _moves(assignment, at, to), to
+
+
+def _disks(assignment: VmAssignment) -> tuple[Step, ...]:
+    seed = (WriteSeed(assignment),) if assignment.spec.seeded else ()
+    return (*(CreateDisk(assignment.vm, disk) for disk in assignment.spec.disks), *seed)
 
 
 def _moves(assignment: VmAssignment, at: Known, to: Known) -> tuple[Step, ...]:

@@ -88,6 +88,7 @@ def _place(command: Envelope[CreateVm], fleet: Fleet, now: float) -> Placed | Re
             operation=command.id,
             actor=command.actor or "",
             placement=outcome,
+            cloud_init=command.data.cloud_init,
             traceparent=command.traceparent,
         )
     )
@@ -174,6 +175,7 @@ def _delete(command: Envelope[DeleteVm], fleet: Fleet, now: float) -> Decision:
         _next_generation(held, command),
         power="stopped",
         ended=True,
+        cloud_init=None,
         stop_mode=wish.mode,
         grace_s=wish.grace_s,
     )

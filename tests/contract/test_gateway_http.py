@@ -64,6 +64,35 @@ async def test_a_create_becomes_a_command_an_event_and_an_operation(
     )
 
 
+async def test_what_is_for_cloud_init_is_in_the_command_alone(gateway: GatewayUnderTest) -> None:
+    given = {"user_data": "password: 4711"}
+    one = await gateway.http.post("/v1/vms", json={**SPEC, "cloud_init": given})
+    several = await gateway.http.post(
+        "/v1/vms/batch", json={"spec": {**SPEC, "cloud_init": given}, "count": 2}
+    )
+    assert (one.status_code, several.status_code) == (202, 202)
+    sent = await commands_of(gateway)
+    assert [command.cloud_init.user_data for command in sent] == ["password: 4711"] * 2
+    assert [command.spec.seeded for command in sent] == [True, True]
+    assert "4711" not in repr(sent)
+    told = await gateway.messages(subjects.EVENTS)
+    assert len(told) == 4
+    assert all(event["data"]["request"]["spec"]["seeded"] for event in told)
+    assert "4711" not in str(told) + one.text + several.text
+
+
+async def test_what_is_too_long_for_cloud_init_is_named_and_not_repeated(
+    gateway: GatewayUnderTest,
+) -> None:
+    given = {"user_data": "4711" * 10_000, "meta_data": 4711, "vendor_data": ""}
+    answer = await gateway.http.post("/v1/vms", json={**SPEC, "cloud_init": given})
+    assert (answer.status_code, sorted(fields(answer))) == (
+        400,
+        ["/cloud_init/meta_data", "/cloud_init/user_data", "/cloud_init/vendor_data"],
+    )
+    assert "4711" not in answer.text
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [

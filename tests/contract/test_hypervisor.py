@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from schemas.assignments import VmAssignment
+from schemas.cloud_init import CloudInit
 from schemas.resources import DiskSpec, NicSpec, StopMode
 from services.hostagent.disks import Disks
 from services.hostagent.hypervisor import (
@@ -241,6 +244,39 @@ async def test_disks_outlive_everything_but_their_removal(hypervisor: Hypervisor
 
     with pytest.raises(HypervisorFailure, match="missing"):
         await hypervisor.move([Define(assignment_of())])
+
+
+def seeded(**changes: Any) -> VmAssignment:
+    return assignment_of(spec=spec_of(seeded=True), cloud_init=CloudInit(**changes))
+
+
+async def test_a_domain_with_a_seed_is_not_defined_without_it(hypervisor: Hypervisor) -> None:
+    wish = seeded(user_data="#!/bin/sh\n")
+    await hypervisor.create_disk(VM, wish.spec.disks[0])
+    with pytest.raises(HypervisorFailure, match=r"seed.*missing"):
+        await hypervisor.move([Define(wish)])
+
+    for _ in range(2):
+        await hypervisor.write_seed(wish)
+    await hypervisor.move([Define(wish)])
+
+    assert await state(hypervisor) == "stopped"
+
+
+async def test_a_seed_goes_with_the_disks(hypervisor: Hypervisor) -> None:
+    wish = seeded()
+    await hypervisor.create_disk(VM, wish.spec.disks[0])
+    await hypervisor.write_seed(wish)
+    await hypervisor.remove_disks(VM)
+
+    await hypervisor.create_disk(VM, wish.spec.disks[0])
+    with pytest.raises(HypervisorFailure, match=r"seed.*missing"):
+        await hypervisor.move([Define(wish)])
+
+
+async def test_a_seed_of_which_nobody_knows_what_is_in_it_fails(hypervisor: Hypervisor) -> None:
+    with pytest.raises(HypervisorFailure, match="not known any more"):
+        await hypervisor.write_seed(assignment_of(spec=spec_of(seeded=True)))
 
 
 async def test_a_running_domain_is_not_undefined(hypervisor: Hypervisor) -> None:

@@ -12,6 +12,7 @@ import pytest
 from chassis.clock import SystemClock
 from schemas import events, wire
 from schemas.assignments import VmAssignment
+from schemas.cloud_init import CloudInit
 from services.hostagent.executor import Means
 from services.hostagent.journal import Journal
 from services.hostagent.keeper import Keeper
@@ -19,12 +20,12 @@ from services.hostagent.memory_hypervisor import MemoryHypervisor
 from services.hostagent.model import Record
 from services.hostagent.outbox import Voice
 from services.hostagent.settings import RetrySettings
-from tests.fixtures.hostagent import HOST, VM, assignment_of
+from tests.fixtures.hostagent import HOST, VM, assignment_of, spec_of
 
 WAIT_S = 10.0
 COUNTED = frozenset(
     {
-        *("create_disk", "remove_disks", "ask_to_stop", "say"),
+        *("create_disk", "write_seed", "remove_disks", "ask_to_stop", "say"),
     }
 )
 
@@ -138,6 +139,9 @@ async def _until_settled(keeper: Keeper, running: asyncio.Task[None]) -> bool:
 
 LIVES: dict[str, tuple[VmAssignment, ...]] = {
     "create": (assignment_of(1),),
+    "create with a seed": (
+        assignment_of(1, spec=spec_of(seeded=True), cloud_init=CloudInit(user_data="#!/bin/sh")),
+    ),
     "stop": (assignment_of(1), assignment_of(2, power="stopped")),
     "pause": (assignment_of(1), assignment_of(2, power="paused")),
     "delete": (assignment_of(1), assignment_of(2, ended=True)),

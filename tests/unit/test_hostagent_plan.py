@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from schemas import events
 from schemas.assignments import VmAssignment
+from schemas.cloud_init import CloudInit
 from services.hostagent.model import (
     NOTHING,
     PATHS,
@@ -29,6 +30,7 @@ from services.hostagent.model import (
     Start,
     Step,
     Undefine,
+    WriteSeed,
     state_of,
     target_of,
 )
@@ -78,6 +80,23 @@ def test_a_new_vm_is_made_step_by_step_and_each_step_is_told() -> None:
         "vm.started",
         "operation.succeeded",
     ]
+
+
+def test_what_cloud_init_is_to_find_is_written_before_the_domain_is_defined() -> None:
+    wish = assignment_of(spec=spec_of(seeded=True), cloud_init=CloudInit(user_data="#!/bin/sh"))
+
+    assert effects(plan(wish, Record(vm=VM), None)) == [
+        "CreateDisk",
+        "WriteSeed",
+        "Define",
+        "Start",
+    ]
+
+
+def test_what_stands_already_is_given_no_seed_again() -> None:
+    wish = assignment_of(2, spec=spec_of(seeded=True), cloud_init=CloudInit(), power="stopped")
+
+    assert "WriteSeed" not in effects(plan(wish, settled(), seen(spec=wish.spec)))
 
 
 def test_a_vm_that_is_as_assigned_needs_nothing() -> None:
@@ -281,7 +300,7 @@ def act(step: Step, at: Observed | None, record: Record) -> tuple[Observed | Non
         case Undefine():
             assert at is None or at.state == "stopped", "undefined while it ran"
             return None, record
-        case CreateDisk() | RemoveDisks():
+        case CreateDisk() | WriteSeed() | RemoveDisks():
             return at, record
 
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.assignments import VmAssignment
+from schemas.cloud_init import CloudInit
 from schemas.commands import (
     ConfigureHost,
     DeleteVm,
@@ -22,6 +23,7 @@ from schemas.resources import HostConfig, HostTuning, PowerState
 from schemas.rules import Taint
 from services.scheduler.decide import decide, overtaken
 from services.scheduler.fleet import Fleet
+from services.scheduler.messages import Voice, said_of
 from services.scheduler.model import (
     TRANSITIONS,
     Acted,
@@ -32,7 +34,7 @@ from services.scheduler.model import (
     Refused,
     Repeated,
 )
-from tests.fixtures.scheduler import command, create, facts, fleet_of, id_of, on
+from tests.fixtures.scheduler import START, command, create, facts, fleet_of, id_of, on
 
 VM = id_of(1001)
 CREATED = id_of(1)
@@ -152,6 +154,25 @@ def test_a_delete_ends_the_assignment_and_keeps_its_place_until_confirmed() -> N
     reserved = fleet.reserved("h1")
     fleet.apply_assignment(after, 11)
     assert fleet.reserved("h1") == reserved
+
+
+def test_what_is_for_cloud_init_is_in_every_assignment_until_the_end_and_in_no_event() -> None:
+    given = CloudInit(user_data="password: 4711")
+    wish = create(1, seeded=True)
+    wish = replace(wish, data=replace(wish.data, cloud_init=given))
+    fleet = fleet_of(facts("h1"))
+    placed = decide(wish, fleet, now=0.0)
+    assert isinstance(placed, Placed)
+    fleet.apply_assignment(placed.assignment, 10)
+    stopped = decided(StopVm(vm=VM), fleet)
+    deleted = decided(DeleteVm(vm=VM), fleet)
+
+    assert isinstance(stopped, Changed)
+    assert isinstance(deleted, Changed)
+    made = (placed.assignment, stopped.assignment, deleted.assignment)
+    assert [one.cloud_init for one in made] == [given, given, None]
+    voice = Voice(site="main", at=START)
+    assert [b"4711" in said_of(one, voice).data for one in made] == [False] * 3
 
 
 def test_a_vm_that_ends_takes_no_more_wishes() -> None:

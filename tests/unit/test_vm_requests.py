@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from schemas.cloud_init import CloudInit
 from schemas.definitions import Project, Template
 from schemas.problems import FieldError
 from schemas.requests import VmRequest, project_of, spec_of
@@ -30,6 +31,11 @@ PROJECT = Project(name="shop", policy="quiet", labels={"team": "all", "cost": "7
 
 def test_a_request_alone_is_a_spec_with_its_defaults() -> None:
     assert spec_of(VmRequest(name="a", disks=DISKS), None, None) == VmSpec(name="a", disks=DISKS)
+
+
+def test_a_spec_says_that_there_is_something_for_cloud_init_and_not_what() -> None:
+    request = VmRequest(name="a", disks=DISKS, cloud_init=CloudInit(user_data="#!/bin/sh"))
+    assert spec_of(request, None, None) == VmSpec(name="a", disks=DISKS, seeded=True)
 
 
 def test_a_template_gives_what_the_request_leaves_out() -> None:
