@@ -1,4 +1,5 @@
-"""How the guest agent gets into a guest: as a script for a shell, or as user-data for cloud-init. Pure.
+"""How the guest agent gets into a guest: as a script for a shell, or as user-data for cloud-init. Pure,
+but for `files`.
 
 Both hold the agent's file and its unit, so that a guest needs no network to get them.
 """
@@ -7,6 +8,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
+from importlib import resources
 
 import yaml
 
@@ -55,6 +60,14 @@ fi
 """
 
 
+def files() -> tuple[str, str]:
+    """The agent and its unit, as they are part of this installation."""
+    folder = resources.files("guest")
+    names = ("vireo_guest_agent.py", UNIT)
+    agent, unit = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    return agent, unit
+
+
 def script(agent: str, unit: str, *, port: int | None = None) -> str:
     """For `sh` in the guest, as root; also user-data as it is."""
     return _SCRIPT.format(
@@ -83,6 +96,22 @@ def cloud_config(agent: str, unit: str, *, port: int | None = None) -> str:
         ],
     }
     return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False, width=1 << 20)
+
+
+def user_data(agent: str, unit: str, *, beside: str = "") -> str:
+    """User-data that installs the agent, `beside` what else is to be done: as a part of its own, so that
+    cloud-init merges nothing. Raises ValueError where that has parts already."""
+    if not beside.strip():
+        return cloud_config(agent, unit)
+    if beside.lower().startswith(("content-type:", "mime-version:")):
+        raise ValueError(
+            "this user-data has parts already: add the script of 'vireo guest-agent script' as one more"
+        )
+    ours = script(agent, unit)
+    # A boundary that neither part can hold.
+    boundary = hashlib.sha256((beside + ours).encode()).hexdigest()
+    parts = [MIMEText(beside, "plain"), MIMEText(ours, "x-shellscript")]
+    return MIMEMultipart("mixed", boundary, parts).as_string()
 
 
 def _with_port(unit: str, port: int | None) -> str:

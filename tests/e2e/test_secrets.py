@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import secrets as randomness
+import stat
 from pathlib import Path
 
 import httpx
 
-from tests.fixtures.plane import Site
+from tests.fixtures.plane import BOOT_S, MEMORY_MIB, Site, until
 from vireo import Client
 
 OWN = ("credentials", "config")
 """Where secrets are kept, readable by their owner alone: see the tests of `vireo up`."""
+
+NEEDED = ("/streams/COMMANDS/", "/streams/KV_FLEET/", "/journal.sqlite", "/seed.iso")
+"""On its way to a guest: the command, its host's assignment, what the agent remembers of that, the seed."""
 
 
 def secrets_of(site: Site) -> dict[str, bytes]:
@@ -51,6 +56,49 @@ async def test_no_secret_is_found_in_logs_streams_tables_or_traces(
         for name, secret in secrets.items()
         if secret.decode() in text or secret.hex() in text
     ] == []
+
+
+async def test_what_is_for_cloud_init_is_where_its_host_needs_it_and_nowhere_else(
+    site: Site, client: Client, tmp_path: Path
+) -> None:
+    secret = f"password-{randomness.token_hex(16)}"
+    user_data = tmp_path / "user-data"
+    user_data.write_text(f"#!/bin/sh\nhostname from-user-data # {secret}\n")
+    before = await site.last_sequence()
+    options = ("--image", "tiny", "--memory", f"{MEMORY_MIB}MiB", "--user-data", str(user_data))
+    said = site.cli("vm", "create", "seeded", *options)
+    vm = await client.vms.get("seeded")
+
+    async def obeyed() -> bool:
+        found = await client.vms.get(vm.id)
+        return found.guest is not None and found.guest.hostname == "from-user-data"
+
+    await until(obeyed, "the guest has done what its user-data says", timeout_s=BOOT_S)
+    holding = [
+        file for file in files_below(site.plane.state_dir) if secret.encode() in _content(file)
+    ]
+    assert [file for file in holding if file.name == "seed.iso" and file.parent.name == vm.id]
+    assert [file for file in holding if not any(place in str(file) for place in NEEDED)] == []
+    on_host = [file for file in holding if "streams" not in file.parts]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in on_host} == {0o600}
+    told = await site.check_nothing_lost(after=before)
+    shown = (
+        said,
+        site.cli("vm", "show", "seeded"),
+        site.cli("vm", "show", "seeded", "-o", "json"),
+        site.cli("operation", "show", vm.operation or "", "-o", "json"),
+        site.cli("audit", "export", "--vm", vm.id),
+        site.virsh(vm.host, "dumpxml", vm.id),
+        repr(told),
+        *(await _tables(site)).values(),
+    )
+    assert [text for text in shown if secret in text or secret.encode().hex() in text] == []
+    assert "cloud-init  given at its creation" in shown[1]
+
+    site.cli("vm", "stop", "seeded", "--force")
+    site.cli("vm", "start", "seeded")
+    await site.delete(client, vm.id)
+    assert [file for file in site.files_of(vm.id) if file.name == "seed.iso"] == []
 
 
 async def _tables(site: Site) -> dict[str, str]:

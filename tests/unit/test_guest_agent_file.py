@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
+from email import message_from_string
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,31 @@ def test_cloud_init_is_handed_the_same_files() -> None:
     assert config["runcmd"][-1] == ["systemctl", "enable", "--now", delivery.UNIT]
     # What most clouds allow.
     assert len(text) < 16 * 1024
+
+
+def test_cloud_init_is_handed_both_what_others_want_done_and_the_agent() -> None:
+    others = "#cloud-config\nhostname: größer\n"
+    text = delivery.user_data(FILE.read_text(), UNIT.read_text(), beside=others)
+    whole = message_from_string(text)
+    _, given, second = whole.walk()
+    # Of plain text cloud-init finds out by itself what it is.
+    assert given.get_content_type() == "text/plain"
+    assert given.get_payload(decode=True) == others.encode()
+    assert second.get_content_type() == "text/x-shellscript"
+    script = delivery.script(FILE.read_text(), UNIT.read_text())
+    assert second.get_payload(decode=True) == script.encode()
+
+
+def test_alone_the_agent_comes_as_cloud_config() -> None:
+    files = FILE.read_text(), UNIT.read_text()
+    assert delivery.user_data(*files, beside="\n") == delivery.cloud_config(*files)
+
+
+def test_user_data_that_has_parts_already_is_left_to_its_writer() -> None:
+    files = FILE.read_text(), UNIT.read_text()
+    whole = delivery.user_data(*files, beside="#!/bin/sh\n")
+    with pytest.raises(ValueError, match="has parts already"):
+        delivery.user_data(*files, beside=whole)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")

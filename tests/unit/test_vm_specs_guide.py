@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas.resources import VmSpec
+from schemas.requests import VmRequest
 from schemas.rules import HostRules
-from services.gateway.checks import spec_errors
+from services.gateway.checks import request_errors
 from services.gateway.validation import Invalid, read_body
 from services.hostagent.settings import Settings
 from vireo.cli.spec_file import parse_spec
@@ -24,10 +24,10 @@ SPECS = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
 def test_every_spec_is_good(text: str) -> None:
     body = msgspec.json.encode(parse_spec(text, "guide").values)
 
-    spec = read_body(body, VmSpec)
+    request = read_body(body, VmRequest)
 
-    assert not isinstance(spec, Invalid), spec
-    assert list(spec_errors(spec)) == []
+    assert not isinstance(request, Invalid), request
+    assert list(request_errors(request)) == []
 
 
 def test_every_part_of_a_spec_s_rules_is_shown() -> None:

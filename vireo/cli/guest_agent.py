@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Annotated
 
 import typer
@@ -34,7 +33,7 @@ def script(port: Port = None) -> None:
     """Print a shell script that installs the guest agent where it is run, as root."""
     from vireo import guest_agent
 
-    show_lines(guest_agent.script(*_files(), port=port).splitlines())
+    show_lines(guest_agent.script(*guest_agent.files(), port=port).splitlines())
 
 
 @app.command(
@@ -48,12 +47,4 @@ def cloud_init(port: Port = None) -> None:
     """Print user-data with which cloud-init installs the guest agent at a guest's first boot."""
     from vireo import guest_agent
 
-    show_lines(guest_agent.cloud_config(*_files(), port=port).splitlines())
-
-
-def _files() -> tuple[str, str]:
-    """The agent and its unit."""
-    folder = resources.files("guest")
-    names = ("vireo_guest_agent.py", "vireo-guest-agent.service")
-    agent, unit = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
-    return agent, unit
+    show_lines(guest_agent.cloud_config(*guest_agent.files(), port=port).splitlines())

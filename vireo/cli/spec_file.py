@@ -1,5 +1,5 @@
 """A VM's spec in a file of YAML or JSON: its values, and in which line each field stands. Pure but for
-`read_spec`.
+`read_text`.
 
 The server names bad fields by JSON Pointers; whoever wrote the file looks for lines.
 """
@@ -48,6 +48,11 @@ class SpecFile(Struct, frozen=True, kw_only=True):
 
 def read_spec(path: str) -> SpecFile:
     """A mapping of a VM's fields; `-` is standard input. Raises ValueError."""
+    return parse_spec(read_text(path), "standard input" if path == "-" else path)
+
+
+def read_text(path: str) -> str:
+    """`-` is standard input. Raises ValueError."""
     try:
         if path == "-":
             text = sys.stdin.read(MOST_BYTES + 1)
@@ -58,7 +63,7 @@ def read_spec(path: str) -> SpecFile:
         raise ValueError(f"cannot read {path}: {words.unreadable(error)}") from error
     if len(text) > MOST_BYTES:
         raise ValueError(f"{path} is larger than {MOST_BYTES} bytes")
-    return parse_spec(text, "standard input" if path == "-" else path)
+    return text
 
 
 def parse_spec(text: str, path: str) -> SpecFile:

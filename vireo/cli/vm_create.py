@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.commands import MOST_COPIES
-from vireo.cli import acting, completion, options, session, vm_options
+from vireo.cli import acting, cloud_init, completion, options, session, vm_options
 from vireo.cli.options import examples
 from vireo.cli.rules import RuleOptions
 from vireo.cli.spec import SpecOptions, missing, spec_of
@@ -27,6 +27,7 @@ EXAMPLES = examples(
     "vireo vm create db1 --image debian --disk 20GiB --disk data=100GiB@nvme --on-label disk=nvme",
     "vireo vm create web2 --image tiny --label app=web --anti-affinity app=web --spread rack",
     "vireo vm create ml1 --image debian --device gpu=2 --tolerate gpu --huge-pages 1GiB",
+    "vireo vm create web4 --image debian --user-data web.yaml --guest-agent",
     "vireo vm create web3 --template web --project shop --policy pack",
     "vireo vm create -f web.yaml",
     "vireo vm create web --template web --count 3",
@@ -95,6 +96,10 @@ def create(
         str | None,
         typer.Option(help="Within one NUMA node, which is usual, or any.", metavar="one|any"),
     ] = None,
+    user_data: cloud_init.UserData = None,
+    meta_data: cloud_init.MetaData = None,
+    network_config: cloud_init.NetworkConfig = None,
+    guest_agent: cloud_init.GuestAgent = False,
     stopped: Annotated[bool, typer.Option("--stopped", help="Make it, don't start it.")] = False,
     count: Annotated[
         int | None,
@@ -143,8 +148,14 @@ def create(
     try:
         source = read_spec(file) if file else SpecFile()
         spec = spec_of(given, source.values)
+        files = cloud_init.read(
+            user_data=user_data, meta_data=meta_data, network_config=network_config
+        )
+        seed = cloud_init.over(spec.get("cloud_init"), files, guest_agent=guest_agent)
     except ValueError as error:
         session.refuse(str(error), hint="vireo vm create --help")
+    if seed is not None:
+        spec["cloud_init"] = seed
     if lacking := missing(spec):
         session.refuse(f"a VM needs {lacking}", hint="vireo vm create --help")
 

@@ -127,6 +127,8 @@ def _wished(vm: Vm) -> Section:
         rules = [f"host {spec.on.host}"] if spec.on.host else []
         rules += [words.pairs(spec.on.labels)] if spec.on.labels else []
         facts.append(("only on", ", ".join(rules)))
+    if spec.seeded:
+        facts.append(("cloud-init", "given at its creation"))
     facts += [(f"metadata {key}", value) for key, value in sorted(spec.metadata.items())]
     return Section(title="Spec", facts=tuple(facts))
 
