@@ -1,21 +1,25 @@
-"""One thread that writes one SQLite file, and commits together what waits together.
+"""Changes to one SQLite file, committed together if they wait together.
 
 Changes that wait at the same time share one transaction and one fsync; if one of them fails, each gets a
 transaction of its own. What nobody waits for is held back a moment for company. What is written is the
 journal's (`journal.py`).
+
+Statements run in the event loop: they take microseconds, and in a thread each would give the interpreter's
+lock away and ask for it again. What waits for the disk is the commit, and it alone goes into a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
+
+from chassis.threads import Threads
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -45,43 +49,69 @@ class _Done(Struct, frozen=True, eq=False):
 
 
 class Commits:
-    """The thread, and what is handed in to it."""
+    """What is handed in, and the task that sees it committed."""
 
     def __init__(self, *, posted: Callable[[], None]) -> None:
         """`posted` is called in the loop whenever something was put into the outbox."""
         self._posted = posted
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._jobs: deque[_Job] = deque()
+        self._due = asyncio.Event()
+        self._company_due = False
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
         self._broken: JournalBroken | None = None
 
     def start(self, db: sqlite3.Connection) -> None:
-        """Write to this file, which belongs to the thread from now on."""
-        loop = asyncio.get_running_loop()
-        # A daemon: a process that is told to end at once must not wait for it.
-        self._thread = threading.Thread(
-            target=self._serve, args=(db, loop), name="journal", daemon=True
-        )
-        self._thread.start()
+        """Write to this file, which nobody else uses from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._serve(db), name="journal")
 
     async def stop(self) -> None:
         """Finish what was handed in, then close the file."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        if self._task is not None:
+            self._closing = True
+            self._due.set()
+            await self._task
+            self._task = None
 
     async def do(self, work: Work[T], *, posts: bool = False) -> T:
         """Raises JournalBroken if it fails, or something that nobody waited for has failed before."""
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(work, answer, posts))  # type: ignore[arg-type]
+        self._jobs.append(_Job(work, answer, posts))  # type: ignore[arg-type]
+        self._due.set()
         return await answer
 
     def hand_in(self, work: Work[object], *, posts: bool = False) -> None:
-        """Do it without anybody waiting for it."""
-        self._jobs.put(_Job(work, None, posts))
+        """Do it without anybody waiting for it; from whatever thread."""
+        self._jobs.append(_Job(work, None, posts))
+        if not self._company_due and not self._loop.is_closed():
+            self._company_due = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, COMPANY_S, self._end_company)
+
+    def _end_company(self) -> None:
+        self._company_due = False
+        self._due.set()
+
+    async def _serve(self, db: sqlite3.Connection) -> None:
+        threads = Threads(1, name="journal")
+        try:
+            while self._jobs or not self._closing:
+                await self._due.wait()
+                self._due.clear()
+                while group := self._group():
+                    self._settle(await _commit_together(db, group, threads))
+                if self._closing:
+                    self._due.set()
+        finally:
+            threads.close()
+            db.close()
+
+    def _group(self) -> list[_Job]:
+        """The next jobs that go together."""
+        return [self._jobs.popleft() for _ in range(min(GROUP, len(self._jobs)))]
 
     def _settle(self, done: Sequence[_Done]) -> None:
-        """In the loop: tell everybody who waits for one of a group, or for the outbox."""
+        """Tell everybody who waits for one of a group, or for the outbox."""
         if any(one.job.posts for one in done):
             self._posted()
         for one in done:
@@ -94,45 +124,34 @@ class Commits:
             else:
                 one.job.answer.set_result(one.value)
 
-    def _serve(self, db: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            while group := self._group():
-                done = _commit(db, group)
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(self._settle, done)
-        finally:
-            db.close()
 
-    def _group(self) -> list[_Job]:
-        """The next jobs that go together, at least one; none when the journal is to be closed."""
-        if (job := self._jobs.get()) is None:
-            return []
-        group = [job]
-        awaited = job.answer is not None
-        while len(group) < GROUP:
-            try:
-                job = self._jobs.get(timeout=0 if awaited else COMPANY_S)
-            except queue.Empty:
-                break
-            if job is None:
-                self._jobs.put(None)
-                break
-            group.append(job)
-            awaited = awaited or job.answer is not None
-        return group
-
-
-def _commit(db: sqlite3.Connection, group: Sequence[_Job]) -> list[_Done]:
+async def _commit_together(
+    db: sqlite3.Connection, group: Sequence[_Job], threads: Threads
+) -> list[_Done]:
     """Do the jobs in one transaction, or else each in its own, so that one that fails leaves the others
     untouched."""
+    before = db.total_changes
     try:
         db.execute("BEGIN IMMEDIATE")
         done = [_Done(job, job.work(db)) for job in group]
+        if db.total_changes == before:
+            db.execute("COMMIT")
+        else:
+            await threads.run(lambda: db.execute("COMMIT"))
+    except (sqlite3.Error, msgspec.MsgspecError):
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        return await threads.run(lambda: [_commit(db, job) for job in group])
+    return done
+
+
+def _commit(db: sqlite3.Connection, job: _Job) -> _Done:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        value = job.work(db)
         db.execute("COMMIT")
     except (sqlite3.Error, msgspec.MsgspecError) as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        if len(group) == 1:
-            return [_Done(group[0], error=JournalBroken(str(error)))]
-        return [done for job in group for done in _commit(db, [job])]
-    return done
+        return _Done(job, error=JournalBroken(str(error)))
+    return _Done(job, value)

@@ -99,8 +99,7 @@ class Disks:
 
     def _make_folder(self, vm: VmId) -> None:
         # QEMU runs as a user of its own, who must pass through but needs to see nothing else.
-        for folder in (self._vms, self.folder(vm)):
-            _passable(folder)
+        _passable(self.folder(vm))
 
     def _entry(self, vm: VmId, name: str) -> Path:
         if not is_name(name):
@@ -153,7 +152,16 @@ async def _qemu_img(*arguments: str) -> None:
 
 
 def _passable(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make a folder, and the one that holds it."""
+    try:
+        folder.mkdir(PASSABLE)
+    except FileNotFoundError:
+        folder.parent.mkdir(parents=True)
+        folder.parent.chmod(PASSABLE)
+        folder.mkdir(PASSABLE)
+    except FileExistsError:
+        pass
+    # Whatever the process' mask, and whoever made it.
     if stat.S_IMODE(folder.stat().st_mode) != PASSABLE:
         folder.chmod(PASSABLE)
 

@@ -195,8 +195,7 @@ class Agent:
             partial(self._hypervisor.run),
             partial(self.keeper.run),
             partial(flush, self.journal, bus, clock, batch=batch, keep=kept),
-            partial(self.guests.run),
-            *((partial(self.lines.run),) if self._settings.guest_agent.transport != "off" else ()),
+            *self._listening(),
             partial(self.registration.run),
             partial(keep_lease, bus, clock, settings),
             partial(self.survey),
@@ -209,6 +208,14 @@ class Agent:
                 settings=settings,
             ),
         )
+
+    def _listening(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """To guests, where there are any that speak."""
+        if not self._hypervisor.guests_speak:
+            return ()
+        if self._settings.guest_agent.transport == "off":
+            return (self.guests.run,)
+        return (self.guests.run, self.lines.run)
 
     # from the bus
 

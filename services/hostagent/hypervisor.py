@@ -118,6 +118,11 @@ class Hypervisor(Protocol):
         """The folder of each storage pool, as it was found when the host was described last."""
         ...
 
+    @property
+    def guests_speak(self) -> bool:
+        """Whether there are guests in the domains that could say something."""
+        ...
+
     def listen(self, listener: Callable[[Notice], None]) -> None:
         """Call `listener` in the event loop for every notice from now on."""
         ...

@@ -122,6 +122,10 @@ class LibvirtHypervisor:
     def pools(self) -> Mapping[str, Path]:
         return self._promises.pools
 
+    @property
+    def guests_speak(self) -> bool:
+        return self._domain_type != "test"
+
     def listen(self, listener: Callable[[Notice], None]) -> None:
         self._connection.listen(listener)
 

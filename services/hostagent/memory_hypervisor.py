@@ -92,6 +92,10 @@ class MemoryHypervisor:
     def pools(self) -> Mapping[str, Path]:
         return {}
 
+    @property
+    def guests_speak(self) -> bool:
+        return True
+
     def listen(self, listener: Callable[[Notice], None]) -> None:
         self._listeners.append(listener)
 
