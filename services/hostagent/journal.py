@@ -62,7 +62,7 @@ class Unsent(Struct, frozen=True):
 
 
 class Journal:
-    """One SQLite file, written by one thread of its own."""
+    """One SQLite file, written by nobody else."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
