@@ -1,13 +1,17 @@
 """How finely the past is kept, and from which of it a question is answered. Pure.
 
-Four levels, each with its step, how long it is kept, and how much time one row of the table holds.
+Four levels, each with its step, how long it is kept, and how much time one row of the table holds. How long
+they are kept is for settings to say; steps, rows and partitions are how things are stored, and stay.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
@@ -58,7 +62,24 @@ LEVELS: tuple[Level, ...] = (
         part_s=728 * DAY_S,
     ),
 )
-FINEST, COARSEST = LEVELS[0], LEVELS[-1]
+"""As long as they are kept unless settings say otherwise."""
+FINEST = LEVELS[0]
+
+
+def kept(days: Sequence[int]) -> tuple[Level, ...]:
+    """The levels, each kept for so many days. Raises ValueError with every one that is kept for less time
+    than a finer one."""
+    levels = tuple(
+        replace(level, keep_s=each * DAY_S) for level, each in zip(LEVELS, days, strict=True)
+    )
+    faults = [
+        f"steps of {coarser.name} are kept for less time than those of {finer.name}"
+        for finer, coarser in pairwise(levels)
+        if coarser.keep_s < finer.keep_s
+    ]
+    if faults:
+        raise ValueError("; ".join(faults))
+    return levels
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -81,6 +102,7 @@ def plan(
     to_s: float,
     step_s: float | None,
     points: int,
+    levels: tuple[Level, ...],
     now_s: float,
     ring_from_s: float,
     tick_s: float,
@@ -88,13 +110,13 @@ def plan(
     """`step_s` is the wish, or left out so that there are about `points`. A step is never finer than what
     is kept of the time at which the question begins, and a whole number of that. What the ring has whole
     is read from nowhere else. `ring_from_s`: since when it is whole."""
-    finest = None if ring_from_s <= from_s else _finest_at(now_s - from_s)
+    finest = None if ring_from_s <= from_s else _finest_at(now_s - from_s, levels)
     natural_s = max(1, math.ceil(tick_s)) if finest is None else finest.step_s
     wished_s = step_s if step_s is not None else (to_s - from_s) / points
     wished_s = max(wished_s, natural_s)
     usable = [
         level
-        for level in (LEVELS[finest.number :] if finest is not None else ())
+        for level in (levels[finest.number :] if finest is not None else ())
         if level.step_s <= wished_s
     ]
     base_s = usable[-1].step_s if usable else natural_s
@@ -104,10 +126,10 @@ def plan(
         from_s=begin_s,
         step_s=whole_s,
         buckets=max(1, math.ceil((to_s - begin_s) / whole_s)),
-        levels=LEVELS[usable[-1].number :: -1] if usable else (),
+        levels=levels[usable[-1].number :: -1] if usable else (),
     )
 
 
-def _finest_at(age_s: float) -> Level:
+def _finest_at(age_s: float, levels: tuple[Level, ...]) -> Level:
     """The finest level that goes back so far."""
-    return next((level for level in LEVELS if age_s <= level.keep_s), COARSEST)
+    return next((level for level in levels if age_s <= level.keep_s), levels[-1])

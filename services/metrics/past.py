@@ -39,6 +39,7 @@ class Past:
 
     def __init__(self, settings: MetricsSettings, rig: Rig) -> None:
         self._history = settings.history
+        self._levels = settings.history.keep_days.levels()
         self._rig = rig
         self._clock: Clock = rig.clock
         self._started_s = rig.clock.now().timestamp()
@@ -114,6 +115,7 @@ class Past:
             to_s=query.until,
             step_s=query.step_s,
             points=self._history.points,
+            levels=self._levels,
             now_s=self._clock.now().timestamp(),
             ring_from_s=ring_from_s,
             tick_s=self.rings.tick_s(kind, name),
@@ -190,7 +192,7 @@ class Past:
                 await self._clock.sleep(away.after_s)
             else:
                 break
-        self._store = Store(postgres, QUERIES, batch=self._history.batch)
+        self._store = Store(postgres, QUERIES, batch=self._history.batch, levels=self._levels)
         return self._store
 
     def alarms(self) -> list[str]:

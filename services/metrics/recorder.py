@@ -17,7 +17,7 @@ import structlog
 from chassis.service import Clock, Retry
 from schemas.telemetry import MAX_VMS_PER_FRAME
 from services.metrics.entries import Entries, joined, summed_up
-from services.metrics.levels import FINEST, LEVELS, Level, floored
+from services.metrics.levels import FINEST, Level, floored
 from services.metrics.rings import Block, Key, Rings
 from services.metrics.store import Store, entity
 
@@ -66,7 +66,7 @@ class Recorder:
         """Write every minute that is over, and what follows from them. Raises Retry."""
         now_s = self._clock.now().timestamp()
         await self._write_until(store, floored(now_s - self._settle_s, FINEST.step_s))
-        for finer, level in pairwise(LEVELS):
+        for finer, level in pairwise(store.levels):
             await self._sum_up(store, finer, level, now_s)
         if now_s - self._forgot_s >= FORGET_S:
             await store.forget(now_s=now_s)

@@ -37,7 +37,15 @@ def width_of(entity: str) -> int:
 class Store:
     """Every method raises Retry while Postgres is away."""
 
-    def __init__(self, postgres: Postgres, queries: Queries, *, batch: int) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        queries: Queries,
+        *,
+        batch: int,
+        levels: tuple[Level, ...] = LEVELS,
+    ) -> None:
+        self.levels = levels
         self._postgres = postgres
         self._queries = queries
         self._batch = batch
@@ -77,7 +85,9 @@ class Store:
         """Make the entries of one step of a level from those of the finer one; says how many."""
         made = 0
         batch: dict[str, bytes] = {}
-        async for name, chunks in self._all(LEVELS[level.number - 1], at_s, at_s + level.step_s):
+        async for name, chunks in self._all(
+            self.levels[level.number - 1], at_s, at_s + level.step_s
+        ):
             found = _within(chunks, at_s, at_s + level.step_s)
             if len(found):
                 batch[name] = joined([found], at_s=at_s).tobytes()
@@ -119,7 +129,7 @@ class Store:
 
     async def forget(self, *, now_s: float) -> None:
         """Drop what is older than its level keeps, a partition at a time."""
-        for level in LEVELS:
+        for level in self.levels:
             before = floored(now_s - level.keep_s, level.part_s)
             async with self._postgres.transaction() as connection:
                 dropped = await connection.fetchval(self._queries["drop_parts"], level.name, before)

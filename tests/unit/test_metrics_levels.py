@@ -19,7 +19,8 @@ from services.metrics.entries import (
     read_entries,
     summed_up,
 )
-from services.metrics.levels import DAY_S, HOUR_S, LEVELS, Reading, plan
+from services.metrics.levels import DAY_S, HOUR_S, LEVELS, Level, Reading, plan
+from services.metrics.settings import KeepSettings
 
 NOW_S = 2_000_000_000.0
 
@@ -89,12 +90,19 @@ def test_what_was_stored_with_fewer_series_reads_with_gaps() -> None:
         read_entries(stored[:-1], 2, wanted=2)
 
 
-def planned(*, back_s: float, step_s: float | None = None, ring_s: float = HOUR_S) -> Reading:
+def planned(
+    *,
+    back_s: float,
+    step_s: float | None = None,
+    ring_s: float = HOUR_S,
+    kept_for: tuple[Level, ...] = LEVELS,
+) -> Reading:
     return plan(
         from_s=NOW_S - back_s,
         to_s=NOW_S,
         step_s=step_s,
         points=300,
+        levels=kept_for,
         now_s=NOW_S,
         ring_from_s=NOW_S - ring_s,
         tick_s=5.0,
@@ -131,6 +139,31 @@ def test_a_question_is_answered_from_the_coarsest_that_is_fine_enough(
 def test_after_a_restart_the_hour_is_read_back_by_the_minute() -> None:
     reading = planned(back_s=HOUR_S, ring_s=60)
     assert (reading.step_s, [level.name for level in reading.levels]) == (60, ["1m"])
+
+
+def test_what_is_kept_for_longer_is_seen_closely_for_longer() -> None:
+    longer = KeepSettings(minutes=7, half_hours=60).levels()
+    reading = planned(back_s=5 * DAY_S, step_s=60.0, kept_for=longer)
+    assert (reading.step_s, [level.name for level in reading.levels]) == (60, ["1m"])
+    reading = planned(back_s=50 * DAY_S, step_s=60.0, kept_for=longer)
+    assert (reading.step_s, [level.name for level in reading.levels]) == (1800, ["30m", "1m"])
+
+
+def test_settings_keep_each_level_for_as_long_as_it_is_said() -> None:
+    assert KeepSettings().levels() == LEVELS
+    days = [level.keep_s // DAY_S for level in KeepSettings(weeks=400, six_hours=400).levels()]
+    assert days == [1, 31, 400, 400]
+
+
+def test_a_coarser_level_is_kept_no_shorter_and_every_fault_is_named() -> None:
+    with pytest.raises(ValueError, match=r"30m .* 1m; .* 1w .* 6h"):
+        KeepSettings(minutes=60, half_hours=31, weeks=365)
+
+
+def test_the_least_that_can_be_set_is_enough_to_make_the_next_level() -> None:
+    least = KeepSettings(minutes=1, half_hours=1, six_hours=14, weeks=14).levels()
+    for finer, coarser in itertools.pairwise(least):
+        assert finer.keep_s >= 2 * coarser.step_s
 
 
 def test_levels_fit_into_one_another() -> None:
