@@ -37,8 +37,11 @@ class Context(Struct, frozen=True, kw_only=True):
 
 
 class Asked(Struct, Generic[Q, B], frozen=True, kw_only=True):
-    """A valid request. `fingerprint` tells it from every other; only writes need it."""
+    """A valid request."""
 
+    method: str
+    place: str
+    """Its path as it came; `path` is what stands in its places."""
     path: Mapping[str, str]
     query: Q
     body: B
@@ -46,7 +49,10 @@ class Asked(Struct, Generic[Q, B], frozen=True, kw_only=True):
     caller: Caller
     extend: Callable[[float | None], None]
     key: str | None
-    fingerprint: str
+
+    def fingerprint(self) -> str:
+        """Tells it from every other; only writes need it."""
+        return decide.fingerprint(self.method, self.place, query=self.query, body=self.body)
 
 
 def context_of(scope: Scope) -> Context:
@@ -78,8 +84,9 @@ async def read(
         raise refuse(invalid_request(*errors))
     if context.caller is None:
         raise refuse(of_status(401))
-    path = request.scope["path"]
     return Asked(
+        method=request.method,
+        place=request.scope["path"],
         path=request.path_params,
         query=found_query,
         body=found_body,
@@ -87,7 +94,6 @@ async def read(
         caller=context.caller,
         extend=context.extend,
         key=key,
-        fingerprint=decide.fingerprint(request.method, path, query=found_query, body=found_body),
     )
 
 

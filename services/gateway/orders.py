@@ -77,7 +77,7 @@ async def _obey(
     desk: Desk, asked: Asked[W, B], target: Target, make: Making, prepare: Prepare
 ) -> Answer:
     desk.require_bus()
-    wish = Wish(fingerprint=asked.fingerprint, caller=asked.caller, key=asked.key)
+    wish = Wish(fingerprint=asked.fingerprint(), caller=asked.caller, key=asked.key)
     claimed = await _claim(desk, wish, target, prepare)
     if isinstance(claimed, Replay):
         return accepted(claimed.operation, claimed.answer, replayed=True)

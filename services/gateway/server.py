@@ -15,6 +15,7 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from services.gateway.desk import Desk
+from services.gateway.protocol import BoundedHttp
 from services.gateway.settings import GatewaySettings
 
 log = structlog.get_logger()
@@ -88,7 +89,7 @@ def _config(app: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
         access_log=False,
         lifespan="off",
         ws="none",
-        http="h11",
+        http=BoundedHttp,
         proxy_headers=False,
         server_header=False,
         limit_concurrency=settings.limits.connections,

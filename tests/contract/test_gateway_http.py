@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,7 +187,7 @@ async def test_every_bad_field_is_named_and_nothing_is_published(gateway: Gatewa
                 *("/tuning/cpu_overcommit", "/tuning/weight", "/tuning/reserve_cpu"),
             ],
         ),
-        ("GET", "/v1/vms?limit=501", None, ["query/limit"]),
+        ("GET", "/v1/vms?limit=1001", None, ["query/limit"]),
         (
             "GET",
             "/v1/vms?limit=0&stat=running&label=x",
@@ -588,6 +589,78 @@ async def test_a_request_that_dawdles_is_ended(gateway_bus: MemoryBus, tmp_path:
         async with asyncio.timeout(5):
             assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
         writer.close()
+
+
+async def said(gateway: GatewayUnderTest, *pieces: bytes) -> bytes:
+    """What is answered to raw bytes, sent piece by piece; until the gateway ends the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.settings.port)
+    with contextlib.suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+    answered = b""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(5):
+            while data := await reader.read(65536):
+                answered += data
+    writer.close()
+    return answered
+
+
+HEAD = b"POST /v1/vms HTTP/1.1\r\nHost: x\r\n"
+KIB = b"x" * 1024
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"GET /", *[KIB] * 80],
+        [HEAD, b"X: ", *[KIB] * 80],
+        [HEAD, *[b"X: " + KIB + b"\r\n"] * 80],
+        [HEAD + b"X: " + KIB * 33 + b"\r\n\r\n"],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", *[b"X: " + KIB + b"\r\n"] * 80],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", *[KIB] * 80],
+    ],
+    ids=["url", "header", "headers", "whole", "trailers", "chunk extension"],
+)
+async def test_what_is_said_outside_of_bodies_is_bounded(
+    gateway: GatewayUnderTest, pieces: list[bytes]
+) -> None:
+    assert b"HTTP/1.1 400 Bad Request\r\n" in await said(gateway, *pieces)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health/live HTTP/1.1\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        HEAD + b"Content-Length : 2\r\n\r\n{}",
+        HEAD + b"X: a\r\n folded: b\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+    ],
+)
+async def test_what_two_readers_could_read_in_two_ways_is_refused(
+    gateway: GatewayUnderTest, head: bytes
+) -> None:
+    assert (await said(gateway, head)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+async def test_a_long_body_and_a_second_request_on_one_connection_are_within_the_bounds(
+    gateway: GatewayUnderTest,
+) -> None:
+    name = b'"' + KIB * 100 + b'"'
+    head = HEAD + b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n"
+    asked = [
+        head % (TOKEN.encode(), len(name)),
+        *[name[at : at + 1024] for at in range(0, len(name), 1024)],
+    ]
+    last = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answered = await said(gateway, *asked, last)
+    assert answered.startswith(b"HTTP/1.1 400 ")
+    assert b"invalid-request" in answered
+    assert b"HTTP/1.1 200 OK\r\n" in answered
 
 
 # traces and ids
