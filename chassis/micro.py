@@ -27,7 +27,7 @@ from chassis.micro_discovery import (
     discovery_subjects,
     reply_to,
 )
-from chassis.service import Clock, Endpoint, Ids, Retry
+from chassis.service import Clock, Endpoint, Ids, Retry, Tagged
 from chassis.tracing import span, traceparent
 from schemas.problems import FieldError, Problem, invalid_request, unavailable
 from schemas.subjects import service as subject_of
@@ -38,6 +38,10 @@ TRACEPARENT = "traceparent"
 GRACE_S = 10.0
 UNREAD_LIMIT = 10_000
 HEADER_CHARACTERS = 300
+KNOWN_HEADER = "If-None-Match"
+TAG_HEADER = "ETag"
+"""As in HTTP: a request that names the tag of an answer is answered with that tag and no body, if the
+answer is still true."""
 
 
 class Meters(Protocol):
@@ -51,10 +55,11 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     body: bytes
     problem: Problem | None = None
+    tag: str | None = None
 
     def headers(self) -> dict[str, str] | None:
         if self.problem is None:
-            return None
+            return None if self.tag is None else {TAG_HEADER: self.tag}
         text = " ".join(f"{self.problem.title}: {self.problem.detail}".split()).strip(": ")
         return {
             ERROR_CODE_HEADER: str(self.problem.status),
@@ -116,15 +121,44 @@ async def ask(
 
     Raises NoResponders if nobody serves it, Unavailable if no answer comes in time.
     """
-    body = request if isinstance(request, bytes) else msgspec.json.encode(request)
-    subject = subject_of(service, endpoint)
-    with span(f"{service}.{endpoint}", kind="client"):
-        context = traceparent()
-        headers = {TRACEPARENT: context} if context else None
-        answer = await bus.request(subject, body, headers=headers, timeout_s=timeout_s)
+    answer = await _asked(bus, service, endpoint, request, {}, timeout_s=timeout_s)
+    return _problem(answer) if ERROR_CODE_HEADER in answer.headers else answer.data
+
+
+async def ask_again(
+    bus: Bus,
+    service: str,
+    endpoint: str,
+    request: Struct | bytes,
+    *,
+    known: str | None,
+    timeout_s: float,
+) -> Tagged | Problem:
+    """As `ask`, of an endpoint with a tag: `body` is None if what was answered under the tag `known` is
+    still true. The tag is empty if the endpoint has none. Raises as `ask` does."""
+    headers = {KNOWN_HEADER: known} if known else {}
+    answer = await _asked(bus, service, endpoint, request, headers, timeout_s=timeout_s)
     if ERROR_CODE_HEADER in answer.headers:
         return _problem(answer)
-    return answer.data
+    tag = answer.headers.get(TAG_HEADER, "")
+    return Tagged(tag=tag, body=None if tag and tag == known else answer.data)
+
+
+async def _asked(
+    bus: Bus,
+    service: str,
+    endpoint: str,
+    request: Struct | bytes,
+    headers: dict[str, str],
+    *,
+    timeout_s: float,
+) -> Incoming:
+    body = request if isinstance(request, bytes) else msgspec.json.encode(request)
+    with span(f"{service}.{endpoint}", kind="client"):
+        if context := traceparent():
+            headers = {**headers, TRACEPARENT: context}
+        subject = subject_of(service, endpoint)
+        return await bus.request(subject, body, headers=headers or None, timeout_s=timeout_s)
 
 
 def _problem(answer: Incoming) -> Problem:
@@ -203,6 +237,9 @@ class Desk:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _as_answer(_unreadable(error))
         try:
+            known = request.headers.get(KNOWN_HEADER)
+            if known is not None and known == await self._tag():
+                return Answer(body=b"", tag=known)
             return _as_answer(await self._endpoint.handler(asked))
         except (Retry, Unavailable) as error:
             log.info("request_not_answerable_now", subject=request.subject, reason=str(error))
@@ -211,6 +248,9 @@ class Desk:
             error_id = self._ids.new()
             log.exception("request_failed", subject=request.subject, error_id=error_id)
             return _as_answer(_internal(error_id))
+
+    async def _tag(self) -> str | None:
+        return None if self._endpoint.tag is None else await self._endpoint.tag()
 
     async def _reply(self, request: Incoming, answer: Answer, seconds: float) -> None:
         self.counts.add(answer.problem, seconds)
@@ -223,6 +263,8 @@ class Desk:
 def _as_answer(said: Struct | bytes | Problem) -> Answer:
     if isinstance(said, Problem):
         return Answer(body=msgspec.json.encode(said), problem=said)
+    if isinstance(said, Tagged):
+        return Answer(body=said.body or b"", tag=said.tag)
     return Answer(body=said if isinstance(said, bytes) else msgspec.json.encode(said))
 
 

@@ -101,11 +101,19 @@ class BatchConsumer(Struct, frozen=True, kw_only=True):
     max_deliver: int = 10
 
 
+class Tagged(Struct, frozen=True, kw_only=True):
+    """Ready bytes with the tag under which they are true: as long as it is the endpoint's tag, they are
+    what the same request would be answered. `body` is None where the asker has them already."""
+
+    tag: str
+    body: bytes | None
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """A NATS micro endpoint at `vireo.svc.<service>.<name>`, or where the service's `address` says.
 
-    The request body is decoded to `request`; the answer is a Struct, ready bytes, or a `Problem`
-    (sent as a micro error with the problem as its body).
+    The request body is decoded to `request`; the answer is a Struct, ready bytes, also `Tagged`, or a
+    `Problem` (sent as a micro error with the problem as its body).
     """
 
     name: str
@@ -113,6 +121,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     request: type[Any]
     handler: Callable[[Any], Awaitable[Struct | bytes | Problem]]
     concurrency: int = 64
+    tag: Callable[[], Awaitable[str]] | None = None
+    """The tag of what is true now; one who knows an answer under it needs no other."""
 
 
 class Gauge(Struct, frozen=True, kw_only=True):

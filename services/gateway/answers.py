@@ -80,13 +80,23 @@ def internal(request: str) -> Problem:
     return of_status(500, f"Something went wrong; the log has it under request {request}.")
 
 
+def tagged(body: bytes, tag: str, *, known: bool) -> Answer:
+    """An answer that its client may keep, if it asks each time whether it is still true: 304 where
+    the client knows it already (RFC 9110)."""
+    headers = (("etag", f'"{tag}"'), ("cache-control", "private, no-cache"))
+    if known:
+        return Answer(body=b"", status=304, headers=headers)
+    return Answer(body=body, headers=headers)
+
+
 def rendered(answer: Answer) -> ASGIApp:
     """The answer as an ASGI application."""
-    headers = [
-        ("content-type", answer.media_type),
-        ("content-length", str(len(answer.body))),
-        *answer.headers,
-    ]
+    headers = [*answer.headers]
+    if answer.status != 304:  # which says nothing of a body that it does not have
+        headers += (
+            ("content-type", answer.media_type),
+            ("content-length", str(len(answer.body))),
+        )
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
     async def send_answer(_scope: Scope, _receive: Receive, send: Send) -> None:

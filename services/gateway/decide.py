@@ -280,6 +280,16 @@ def unanswered(operation: str, *, keyed: bool) -> Problem:
 # reading
 
 
+_ENTITY_TAG = re.compile(r'"([^"]*)"')
+
+
+def is_known(tag: str, if_none_match: str | None) -> bool:
+    """Whether an `If-None-Match` names the tag (RFC 9110; a weak tag counts as well)."""
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or tag in _ENTITY_TAG.findall(if_none_match)
+
+
 def is_fresh(uuid: str, *, now: datetime, within_s: float) -> bool:
     """Whether what has this id may just not have arrived everywhere yet."""
     return is_uuid7(uuid) and abs((now - time_of(uuid)).total_seconds()) < within_s

@@ -6,19 +6,23 @@ What belongs here: what lives as long as the gateway. What lives as long as a re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from msgspec import Struct
 
 from chassis import micro
 from chassis.bus import BusError
-from chassis.service import Rig
+from chassis.service import Rig, Tagged
 from schemas.problems import Problem, unavailable
 from services.gateway import decide
 from services.gateway.answers import Refused, of_status, refuse
 from services.gateway.auth import Tokens
+from services.gateway.kept import KeptAnswers
 from services.gateway.settings import GatewaySettings
+
+T = TypeVar("T")
 
 
 class Slots:
@@ -50,14 +54,30 @@ class Desk:
         self.waits = Slots(settings.limits.waits)
         self.streams = Slots(settings.limits.streams)
         self.stopping = asyncio.Event()
+        limits = settings.limits
+        self.kept = KeptAnswers(most=limits.kept_answers, most_bytes=limits.kept_bytes)
 
     async def ask(
         self, service: str, endpoint: str, query: Struct, *, timeout_s: float | None = None
     ) -> bytes:
         """A service's answer, as it came. Raises Refused with its problem, or 503 if it is away."""
         patience_s = self.settings.ask_timeout_s if timeout_s is None else timeout_s
+        asking = micro.ask(self.rig.bus, service, endpoint, query, timeout_s=patience_s)
+        return await self._answered(service, asking)
+
+    async def ask_again(
+        self, service: str, endpoint: str, query: Struct, *, known: str | None
+    ) -> Tagged:
+        """As `ask`, of what has a tag: without a body if what is `known` under its tag is still true."""
+        timeout_s = self.settings.ask_timeout_s
+        asking = micro.ask_again(
+            self.rig.bus, service, endpoint, query, known=known, timeout_s=timeout_s
+        )
+        return await self._answered(service, asking)
+
+    async def _answered(self, service: str, asking: Awaitable[T | Problem]) -> T:
         try:
-            found = await micro.ask(self.rig.bus, service, endpoint, query, timeout_s=patience_s)
+            found = await asking
         except BusError as error:
             raise self.away(f"The {service} service does not answer.") from error
         if isinstance(found, Problem):

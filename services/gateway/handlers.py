@@ -35,6 +35,7 @@ from services.gateway.answers import Answer, Refused, refuse
 from services.gateway.asked import Asked, name_in_path
 from services.gateway.desk import Desk
 from services.gateway.idempotency import Target
+from services.gateway.lists import listed
 from services.gateway.model import (
     BatchRequest,
     DeleteRequest,
@@ -161,7 +162,7 @@ async def configure_host(desk: Desk, asked: Asked[WishQuery, HostChange]) -> Ans
 
 async def list_vms(desk: Desk, asked: Asked[ListVms, Nothing]) -> Answer:
     require_page(desk, asked.query.limit)
-    return Answer(body=await desk.ask("inventory", "vm.list", asked.query))
+    return await listed(desk, asked, "vm.list")
 
 
 async def get_vm(desk: Desk, asked: Asked[PastQuery, Nothing]) -> Answer:
@@ -176,7 +177,7 @@ async def get_vm_reading(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
 
 async def list_hosts(desk: Desk, asked: Asked[ListHosts, Nothing]) -> Answer:
     require_page(desk, asked.query.limit)
-    return Answer(body=await desk.ask("inventory", "host.list", asked.query))
+    return await listed(desk, asked, "host.list")
 
 
 async def get_host(desk: Desk, asked: Asked[PastQuery, Nothing]) -> Answer:

@@ -125,6 +125,7 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
         spec=samples.REQUEST, by="rack", without=("h4",), add=(MoreHosts(count=3, like="h2"),)
     ),
 }
+_TAG = '"0b5e4f0e-9c1d-4a57-8b4e-2f6f6a3c1d77"'
 _PATH_PARAMETERS = {
     "vm": ("Id or name of the VM", "web-1"),
     "host": ("Name of the host", samples.HOST),
@@ -276,6 +277,14 @@ def _headers(route: Route[Any, Any]) -> Iterable[dict[str, Any]]:
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
             "example": "create-web-1",
         }
+    if route.tagged:
+        yield {
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "The `ETag` of an answer that is known: if it is still true, 304 says so",
+            "schema": {"type": "string"},
+            "example": _TAG,
+        }
     if route.streams:
         yield {
             "name": "Last-Event-ID",
@@ -304,6 +313,10 @@ def _statuses(route: Route[Any, Any]) -> Iterable[int]:
 def _successes(route: Route[Any, Any]) -> dict[str, Any]:
     if route.writes:
         return {"200": _told(), "202": _accepted()}
+    if route.tagged:
+        headers = {"ETag": {"schema": {"type": "string"}, "example": _TAG}}
+        known = {"description": "What is known under the `ETag` is still true", "headers": headers}
+        return {"200": {**_success(route), "headers": headers}, "304": known}
     return {"200": _success(route)}
 
 

@@ -33,6 +33,8 @@ class Route(Struct, Generic[Q, B], frozen=True, kw_only=True):
     """The body may also be YAML."""
     asks: bool = False
     """A POST that only asks: nothing is changed by it."""
+    tagged: bool = False
+    """Answers with a tag, and 304 to one who names it."""
     streams: bool = False
     """Answers server-sent events, too."""
     description: str = ""

@@ -93,6 +93,7 @@ VMS: tuple[Route[Any, Any], ...] = (
         query=ListVms,
         body=Nothing,
         page=True,
+        tagged=True,
     ),
     Route(
         method="GET",
@@ -154,6 +155,7 @@ HOSTS: tuple[Route[Any, Any], ...] = (
         query=ListHosts,
         body=Nothing,
         page=True,
+        tagged=True,
     ),
     Route(
         method="GET",

@@ -34,7 +34,16 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     header_bytes: Annotated[
         int, Meta(ge=4096, le=1 << 20, description="Largest request line and headers together")
     ] = 32 * 1024
-    page_items: Annotated[int, Meta(ge=1, le=1000, description="Largest page")] = 500
+    page_items: Annotated[int, Meta(ge=1, le=1000, description="Largest page")] = 1000
+    page_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 30, description="Size from which on a page is made no longer")
+    ] = 4 << 20
+    kept_answers: Annotated[
+        int, Meta(ge=1, le=100_000, description="Pages of VMs and hosts kept, to be given again")
+    ] = 256
+    kept_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 34, description="Their bytes together; 0: none is kept")
+    ] = 32 << 20
     connections: Annotated[Count, Meta(description="Connections open at one time")] = 2000
     requests: Annotated[Count, Meta(description="Requests in hand at one time")] = 500
     waits: Annotated[Count, Meta(description="Of these, those that wait for an operation")] = 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -27,7 +28,7 @@ from services.inventory.earlier import Earlier
 from services.inventory.effect_reads import EffectReads
 from services.inventory.fleet_rebuild import fleet_rebuild
 from services.inventory.model import Arrival
-from services.inventory.reads import Answer, Reads
+from services.inventory.reads import HOSTS, VMS, Answer, Reads
 from services.inventory.rebuild_handlers import rebuilds
 from services.inventory.record import record_of
 from services.inventory.replays import replays_of
@@ -53,6 +54,7 @@ class Inventory:
         self._clock = clock
         self._looks = Looks(reads.phases)
         self._trails = Looks(reads.trails)
+        self._tags = Looks(reads.tags)
 
     async def on_events(self, messages: Sequence[Incoming]) -> None:
         """Record a batch. What can be recorded is, even if something among it cannot."""
@@ -95,6 +97,11 @@ class Inventory:
             self._waiting.leave(waiter)
         found = await self._trails.look(query.operation)
         return found.get(query.operation) or not_found("operation", query.operation)
+
+    async def tag(self, listed: str) -> str:
+        """The tag of a list, as it is after the call began; those who ask at one time ask once."""
+        found = await self._tags.look(listed)
+        return found[listed]
 
     async def poll(self, every_s: float) -> None:
         """Look for what other replicas committed, as long as somebody waits."""
@@ -159,15 +166,29 @@ def endpoints(
     """
     plain: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Answer]]], ...] = (
         ("vm.get", "A VM by its id or name", queries.GetVm, reads.vm),
-        ("vm.list", "VMs, newest first", queries.ListVms, reads.vms),
         ("host.get", "A host by its name", queries.GetHost, reads.host),
-        ("host.list", "Hosts by name", queries.ListHosts, reads.hosts),
         ("operation.list", "Operations, newest first", queries.ListOperations, reads.operations),
         ("operation.effects", "What an operation caused", queries.ShowEffects, effects.tree),
         ("change.list", "What changed between two times", ListChanges, changes.changes),
         ("event.list", "Stored events, in the order of storing", queries.ListEvents, reads.events),
     )
     return [
+        Endpoint(
+            name="vm.list",
+            description="VMs, newest first",
+            request=queries.ListVms,
+            handler=reads.vms,
+            concurrency=settings.queries,
+            tag=partial(inventory.tag, VMS),
+        ),
+        Endpoint(
+            name="host.list",
+            description="Hosts by name",
+            request=queries.ListHosts,
+            handler=reads.hosts,
+            concurrency=settings.queries,
+            tag=partial(inventory.tag, HOSTS),
+        ),
         Endpoint(
             name="operation.get",
             description="An operation with its trail; waits until it exists or has ended",

@@ -290,6 +290,17 @@ limit $4;
 -- A list's filters are optional: the plan that fits all of them fits none.
 set local plan_cache_mode = force_custom_plan;
 
+-- name: tagged_plan_for_values
+-- The same, and the tag of what a list is made of.
+select
+    string_agg(tag::text, '.' order by name) as tag,
+    set_config('plan_cache_mode', 'force_custom_plan', true)
+from tags
+where name = any($1);
+
+-- name: tags
+select name, tag::text from tags;
+
 -- name: ledger_rows
 -- As they are hashed, from the row after $2 on.
 select

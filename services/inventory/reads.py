@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from chassis.postgres import Postgres
+from chassis.postgres import Connection, Postgres
+from chassis.service import Tagged
 from schemas.ids import Labels, is_uuid7
 from schemas.problems import FieldError, Problem, invalid_request, not_found
 from schemas.queries import (
@@ -35,6 +37,8 @@ from services.inventory.trail import trail
 VMS, HOSTS, OPERATIONS, EVENTS = "vm", "host", "operation", "event"
 EVENTS_BACK = "event, newest first"
 Answer = bytes | Problem
+MADE_OF: Mapping[str, Sequence[str]] = {VMS: ("vms",), HOSTS: ("hosts", "vms")}
+"""The tables, by name, that lists with a tag are made of: with hosts stands what their VMs take."""
 TRAILS_AT_ONCE = 64
 """Operations that one statement brings with all their events."""
 
@@ -60,21 +64,30 @@ class Reads:
             return not_found("VM", query.vm)
         return answers.encode(answers.vm(record))
 
-    async def vms(self, query: ListVms) -> Answer:
+    async def vms(self, query: ListVms) -> Tagged | Problem:
         after = key_in(query.after, VMS, str) if query.after else None
         if isinstance(after, Problem):
             return after
         at = await self._moment(query.at)
         if isinstance(at, Problem):
             return at
-        records = await self._list(
-            "list_vms",
-            *(after, query.host, query.name, _labels(query.labels), query.state),
-            query.limit + 1,
-            at=at,
-        )
+        async with self._snapshot(VMS) as (connection, tag):
+            statement, given = self._asked(
+                "list_vms",
+                (
+                    after,
+                    query.host,
+                    query.name,
+                    _labels(query.labels),
+                    query.state,
+                    query.limit + 1,
+                ),
+                at,
+            )
+            records = await connection.fetch(statement, *given)
         items = [answers.vm(each) for each in records]
-        return self._page(items, [each["id"] for each in records], query.limit, VMS)
+        body = self._page(items, [each["id"] for each in records], query.limit, VMS)
+        return Tagged(tag=tag, body=body)
 
     async def host(self, query: GetHost) -> Answer:
         at = await self._moment(query.at)
@@ -83,24 +96,32 @@ class Reads:
         record = await self._one("host_by_name", query.host, at=at)
         if record is None:
             return not_found("host", query.host)
-        reserved = await self._reserved([record], at)
+        async with self._postgres.connection() as connection:
+            reserved = await self._reserved(connection, [record], at)
         return answers.encode(answers.host(record, reserved.get(query.host)))
 
-    async def hosts(self, query: ListHosts) -> Answer:
+    async def hosts(self, query: ListHosts) -> Tagged | Problem:
         after = key_in(query.after, HOSTS, str) if query.after else None
         if isinstance(after, Problem):
             return after
         at = await self._moment(query.at)
         if isinstance(at, Problem):
             return at
-        records = await self._list(
-            "list_hosts",
-            *(after, query.state, _labels(query.labels), query.limit + 1),
-            at=at,
-        )
-        reserved = await self._reserved(records, at)
+        async with self._snapshot(HOSTS) as (connection, tag):
+            statement, given = self._asked(
+                "list_hosts", (after, query.state, _labels(query.labels), query.limit + 1), at
+            )
+            records = await connection.fetch(statement, *given)
+            reserved = await self._reserved(connection, records, at)
         items = [answers.host(each, reserved.get(each["name"])) for each in records]
-        return self._page(items, [each["name"] for each in records], query.limit, HOSTS)
+        body = self._page(items, [each["name"] for each in records], query.limit, HOSTS)
+        return Tagged(tag=tag, body=body)
+
+    async def tags(self, lists: Sequence[str]) -> dict[str, str]:
+        """The tags of these lists: what was answered under one is true for as long as it stands."""
+        records = await self._all("tags")
+        tags = {record["name"]: record["tag"] for record in records}
+        return {name: ".".join(tags[table] for table in MADE_OF[name]) for name in lists}
 
     async def past_operation(self, operation: str, moment: datetime) -> Answer:
         """As it was, with its trail until then."""
@@ -210,9 +231,20 @@ class Reads:
             records: list[Record] = await connection.fetch(statement, *given)
             return records
 
-    async def _reserved(self, hosts: Sequence[Record], at: datetime | None) -> dict[str, Record]:
-        names = [host["name"] for host in hosts]
-        records = await self._all("reserved", names, at=at)
+    @asynccontextmanager
+    async def _snapshot(self, listed: str) -> AsyncIterator[tuple[Connection, str]]:
+        """One moment of what a list is made of, with its tag; planned as in `_list`."""
+        async with self._postgres.transaction(
+            isolation="repeatable_read", readonly=True
+        ) as connection:
+            prepare = self._queries["tagged_plan_for_values"]
+            yield connection, await connection.fetchval(prepare, MADE_OF[listed])
+
+    async def _reserved(
+        self, connection: Connection, hosts: Sequence[Record], at: datetime | None
+    ) -> dict[str, Record]:
+        statement, given = self._asked("reserved", ([host["name"] for host in hosts],), at)
+        records = await connection.fetch(statement, *given)
         return {record["host"]: record for record in records}
 
 

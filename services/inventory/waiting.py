@@ -57,7 +57,7 @@ class Waiting:
 
 
 class Looks(Generic[T]):
-    """Looks at many operations by one question: while one is on its way, the next one gathers."""
+    """Looks at many things by one question: while one is on its way, the next one gathers."""
 
     def __init__(self, ask: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]) -> None:
         self._ask = ask
@@ -65,12 +65,12 @@ class Looks(Generic[T]):
         self._gathered: set[str] = set()
         self._next: asyncio.Task[Mapping[str, T]] | None = None
 
-    async def look(self, operation: str) -> Mapping[str, T]:
-        """The answer about this operation, if there is one, and perhaps about others; asked for after
-        the call began. Raises what the question raises."""
-        self._gathered.add(operation)
+    async def look(self, id: str) -> Mapping[str, T]:
+        """The answer about this one, if there is one, and perhaps about others; asked for after the call
+        began. Raises what the question raises."""
+        self._gathered.add(id)
         if self._next is None:
-            self._next = asyncio.create_task(self._look(), name="look at operations")
+            self._next = asyncio.create_task(self._look(), name="look at many")
             # Seen, even if all who asked have gone.
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         # One who goes away leaves the others their answer.
@@ -78,5 +78,5 @@ class Looks(Generic[T]):
 
     async def _look(self) -> Mapping[str, T]:
         async with self._asking:
-            operations, self._gathered, self._next = sorted(self._gathered), set(), None
-            return await self._ask(operations)
+            ids, self._gathered, self._next = sorted(self._gathered), set(), None
+            return await self._ask(ids)

@@ -47,7 +47,7 @@ async def test_a_silence_is_a_wish_with_an_operation(gateway: GatewayUnderTest) 
             None,
             ["query/host", "query/limit", "query/recent"],
         ),
-        ("GET", "/v1/telemetry/hosts?limit=501", None, ["query/limit"]),
+        ("GET", "/v1/telemetry/hosts?limit=1001", None, ["query/limit"]),
     ],
 )
 async def test_every_bad_field_is_named(

@@ -16,9 +16,9 @@ from chassis.bus import Bus, Incoming, NoResponders, Unavailable
 from chassis.clock import SystemClock
 from chassis.ids import SystemIds
 from chassis.meters import Meters
-from chassis.micro import ask, serve
+from chassis.micro import ask, ask_again, serve
 from chassis.micro_discovery import Identity
-from chassis.service import Endpoint, Retry
+from chassis.service import Endpoint, Retry, Tagged
 from schemas.problems import Problem, not_found
 
 PATIENCE_S = 5.0
@@ -102,6 +102,39 @@ async def test_ready_bytes_pass_through(bus: Bus, unique: str) -> None:
 
     async with serving(bus, unique, [endpoint(handle)]):
         assert await asked(bus, unique, Greet(name="ada")) == b"ready ada"
+
+
+async def test_one_who_knows_an_answer_by_its_tag_is_told_whether_it_is_still_true(
+    bus: Bus, unique: str
+) -> None:
+    tag = "1"
+
+    async def handle(request: Greet) -> Tagged:
+        return Tagged(tag=tag, body=b"greeting " + tag.encode())
+
+    async def current() -> str:
+        return tag
+
+    async def again(known: str | None) -> Tagged | Problem:
+        greeting = Greet(name="ada")
+        return await ask_again(bus, unique, "greet", greeting, known=known, timeout_s=PATIENCE_S)
+
+    async with serving(bus, unique, [endpoint(handle, tag=current)]):
+        found = [await again(known) for known in (None, "1", "0")]
+        tag = "2"
+        found.append(await again("1"))
+        wire = await raw(bus, unique, b'{"name":"ada"}')
+
+    one, two = Tagged(tag="1", body=b"greeting 1"), Tagged(tag="2", body=b"greeting 2")
+    assert found == [one, Tagged(tag="1", body=None), one, two]
+    assert (wire.data, wire.headers) == (b"greeting 2", {"ETag": "2"})
+
+
+async def test_an_endpoint_without_a_tag_answers_whatever_is_known(bus: Bus, unique: str) -> None:
+    async with serving(bus, unique, [endpoint(greet)]):
+        greeting = Greet(name="ada")
+        found = await ask_again(bus, unique, "greet", greeting, known="1", timeout_s=PATIENCE_S)
+    assert found == Tagged(tag="", body=b'{"text":"hello ada"}')
 
 
 async def test_a_problem_arrives_as_a_problem_and_as_a_micro_error(bus: Bus, unique: str) -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from chassis.migrations import migrate
 from chassis.postgres import PostgresSettings, connect
+from chassis.service import Tagged
 from schemas import events
 from schemas.problems import Problem
 from schemas.queries import (
@@ -43,6 +44,7 @@ from tests.fixtures.inventory import (
     Told,
     accepted,
     arrivals,
+    body_of,
     creation,
     id_of,
     inventory_on,
@@ -262,12 +264,11 @@ def plain_of(answer: Struct) -> Any:
     return msgspec.json.decode(answers.encode(answer))
 
 
-def plain(answer: bytes | Problem) -> Any:
-    assert isinstance(answer, bytes), answer
-    return msgspec.json.decode(answer)
+def plain(answer: bytes | Tagged | Problem) -> Any:
+    return msgspec.json.decode(body_of(answer))
 
 
-def listed(answer: bytes | Problem) -> list[Any]:
+def listed(answer: bytes | Tagged | Problem) -> list[Any]:
     found: list[Any] = plain(answer)["items"]
     return found
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec import Struct
 
-from chassis.service import Retry
+from chassis.service import Retry, Tagged
 from schemas import events, resources
 from schemas.problems import Problem, not_found
 from schemas.queries import GetHost, GetVm, ListEvents, ListHosts, ListOperations, ListVms
@@ -31,23 +33,27 @@ from tests.fixtures.inventory import (
     PLACEMENT,
     SITE,
     SPEC,
+    STOP,
     VM,
     Inventory,
+    Told,
+    accepted,
     arrivals,
     at,
+    body_of,
     creation,
     envelopes,
     id_of,
     inventory_on,
+    progressed,
 )
 
 
-def read(answer: bytes | Problem, resource: type[Any]) -> Any:
-    assert isinstance(answer, bytes), answer
-    return msgspec.json.decode(answer, type=resource)
+def read(answer: bytes | Tagged | Problem, resource: type[Any]) -> Any:
+    return msgspec.json.decode(body_of(answer), type=resource)
 
 
-def items(answer: bytes | Problem, resource: type[Any]) -> list[Any]:
+def items(answer: bytes | Tagged | Problem, resource: type[Any]) -> list[Any]:
     return msgspec.convert(read(answer, Page).items, list[resource])  # type: ignore[valid-type]
 
 
@@ -155,9 +161,8 @@ async def test_a_page_is_cut_to_what_fits_a_message(inventory: Inventory) -> Non
         arrivals(*(each for number in range(10, 30, 2) for each in creation(number)))
     )
     reads = inventory_on(inventory.postgres, page_bytes=2000).reads
-    first = await reads.vms(ListVms())
+    first = body_of(await reads.vms(ListVms()))
     page = read(first, Page)
-    assert isinstance(first, bytes)
     assert len(first) < 2200
     assert page.next is not None
     assert 1 <= len(page.items) < 10
@@ -374,3 +379,67 @@ async def test_a_read_without_postgres_asks_for_another_try(inventory: Inventory
     await inventory.postgres.close()
     with pytest.raises(Retry):
         await inventory.reads.vms(ListVms())
+
+
+# tags
+
+
+async def tags(inventory: Inventory) -> dict[str, str]:
+    found = await inventory.reads.tags(["vm", "host"])
+    for listed in (await inventory.reads.vms(ListVms()), await inventory.reads.hosts(ListHosts())):
+        assert isinstance(listed, Tagged)
+        assert listed.tag in found.values()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("told", "changed"),
+    [
+        (creation(100), {"vm", "host"}),
+        ([(STOP, events.VmStopped(vm=VM, host="h1", generation=1, reason="wish"))], {"vm", "host"}),
+        ([(None, events.HostRegistered(facts=FACTS))], {"host"}),
+        ([(CREATE, progressed(2, 2))], set()),
+        ([(STOP, accepted("vm.stop"))], set()),
+    ],
+    ids=["a new VM", "a VM", "a host", "an operation", "a new operation"],
+)
+async def test_a_list_has_another_tag_once_what_it_shows_has_changed(
+    inventory: Inventory, told: Sequence[Told], changed: set[str]
+) -> None:
+    await inventory.store.record(arrivals(*CREATED))
+    before = await tags(inventory)
+    await inventory.store.record(arrivals(*told, first=100))
+    after = await tags(inventory)
+    assert {name for name in before if before[name] != after[name]} == changed
+    await inventory.store.record(arrivals(*told, first=100))
+    assert await tags(inventory) == after
+
+
+async def test_a_row_changed_by_hand_changes_the_tags_too(inventory: Inventory) -> None:
+    await inventory.store.record(arrivals(*CREATED))
+    seen = [await tags(inventory)]
+    async with inventory.postgres.connection() as connection:
+        for statement in ("update vms set problem = 'odd'", "delete from vms", "truncate hosts"):
+            await connection.execute(statement)
+            seen.append(await tags(inventory))
+    assert len({each["vm"] for each in seen}) == 3
+    assert len({each["host"] for each in seen}) == 4
+
+
+async def test_a_tag_belongs_to_the_moment_that_was_read(inventory: Inventory) -> None:
+    """VMs come while the list is read: the same tag never stands over two answers."""
+    await inventory.store.record(arrivals(*CREATED))
+    seen: dict[str, set[bytes]] = {}
+
+    async def write() -> None:
+        for number in range(100, 160, 2):
+            await inventory.store.record(arrivals(*creation(number), first=number))
+
+    writing = asyncio.create_task(write())
+    while not writing.done():
+        listed = await inventory.reads.vms(ListVms(limit=1000))
+        assert isinstance(listed, Tagged)
+        seen.setdefault(listed.tag, set()).add(body_of(listed))
+    await writing
+    assert len(seen) > 1
+    assert {len(bodies) for bodies in seen.values()} == {1}

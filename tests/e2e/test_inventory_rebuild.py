@@ -77,6 +77,7 @@ async def test_tables_made_anew_are_the_same_and_take_the_others_place(
 ) -> None:
     await kept(inventory, arrivals(*HISTORY))
     before = await indexes(inventory.postgres)
+    tags = await inventory.reads.tags(["vm", "host"])
     steps: list[tuple[int, int]] = []
 
     async def tell(number: int, last: int) -> None:
@@ -91,12 +92,16 @@ async def test_tables_made_anew_are_the_same_and_take_the_others_place(
         "operations": 19,
         "hosts": 1,
     }
+    after = await inventory.reads.tags(["vm", "host"])
+    assert not set(tags.values()) & set(after.values())
     assert steps[0] == (7, len(HISTORY))
     assert steps[-1] == (len(HISTORY), len(HISTORY))
     assert await indexes(inventory.postgres) == before
     assert b"deleted" in await answered(inventory)
     # Events go on being recorded into what took their place.
     await inventory.store.record(arrivals(*creation(60), first=1000))
+    later = await inventory.reads.tags(["vm", "host"])
+    assert not set(after.values()) & set(later.values())
     again = await rebuild_on(inventory).run(OTHER, take=True, told=nothing, at=NOW)
     assert again.same
 
