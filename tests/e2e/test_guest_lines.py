@@ -3,101 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
+import socket
 import stat
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from chassis.clock import SystemClock
 from schemas import subjects
-from schemas.guest_frames import GuestFrame, HostWish
-from schemas.ids import VmId
+from schemas.guest_frames import HostWish
 from schemas.telemetry import GuestSample, HostFrame
 from services.hostagent import guest_sockets
-from services.hostagent.guest_lines import GuestLines
 from services.hostagent.memory_hypervisor import MemoryHypervisor
 from services.hostagent.settings import GuestAgentSettings, GuestPushSettings, Settings
+from tests.fixtures.guest_site import OTHER, WAIT_S, site_of, until
 from tests.fixtures.hostagent import (
     HOST,
     VM,
     World,
     assignment_of,
-    id_of,
     world_of,
     write_image,
 )
 
 AGENT = Path(__file__).parents[2] / "guest" / "vireo_guest_agent.py"
-OTHER = id_of(2)
-WAIT_S = 20.0
-
-
-class Site:
-    """The host's end, and what it has taken."""
-
-    def __init__(self, folder: Path, settings: GuestPushSettings) -> None:
-        self.folder = folder
-        self.settings = settings
-        self.guests = frozenset({VM, OTHER})
-        self.interval_s = 0.5
-        self.taken: list[tuple[VmId, GuestFrame]] = []
-        self.lines = GuestLines(
-            transport="unix",
-            running=lambda: self.guests,
-            folder=lambda vm: folder / vm,
-            take=self.take,
-            clock=SystemClock(),
-            settings=settings,
-        )
-        for vm in self.guests:
-            (folder / vm).mkdir()
-
-    async def take(self, vm: VmId, frame: GuestFrame) -> float | None:
-        self.taken.append((vm, frame))
-        return self.interval_s
-
-    async def takes(self, frames: int) -> None:
-        """Wait until so many of the first guest's frames are taken."""
-        await until(lambda: len(self.of()) >= frames)
-
-    def path(self, vm: VmId = VM) -> Path:
-        return guest_sockets.unix_path(self.folder / vm, self.settings.port)
-
-    def of(self, vm: VmId = VM) -> list[GuestFrame]:
-        return [frame for other, frame in self.taken if other == vm]
-
-
-@pytest.fixture
-def short_path() -> Iterator[Path]:
-    """A Unix socket's path has room for 108 bytes."""
-    with tempfile.TemporaryDirectory(prefix="vireo-") as folder:
-        yield Path(folder)
-
-
-@asynccontextmanager
-async def site_of(folder: Path, **changes: Any) -> AsyncIterator[Site]:
-    site = Site(folder, GuestPushSettings(**changes))
-    running = asyncio.create_task(site.lines.run())
-    try:
-        await until(lambda: site.path(VM).exists() and site.path(OTHER).exists())
-        yield site
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -182,7 +118,7 @@ async def test_a_guest_is_told_an_interval_once_and_when_it_is_another(short_pat
     async with site_of(short_path) as site, stranger_at(site.path()) as guest:
         told = []
         for wished_s in (0.5, 0.5, 2.0):
-            site.interval_s = wished_s
+            site.intervals = itertools.repeat(wished_s)
             guest.say(GOOD)
             await site.takes(len(site.of()) + 1)
         for _ in range(2):
@@ -233,6 +169,34 @@ async def test_a_guest_that_stalls_in_a_frame_is_hung_up_on(short_path: Path) ->
         stalling.write((100).to_bytes(4, "big") + b'{"v":1')
         await stalling.is_hung_up_on()
         assert (site.lines.counts["stalled"], site.lines.counts["taken"]) == (1, 1)
+
+
+async def test_a_guest_that_lets_a_frame_drip_has_no_longer_for_it(short_path: Path) -> None:
+    async with site_of(short_path, stall_s=0.5) as site, stranger_at(site.path()) as dripping:
+        dripping.write((60 * 1024).to_bytes(4, "big"))
+        hung_up = asyncio.create_task(dripping.is_hung_up_on())
+        while not hung_up.done():
+            dripping.write(b" ")
+            await asyncio.wait([hung_up], timeout=0.1)
+        await hung_up
+        assert dict(site.lines.counts) == {"stalled": 1}
+
+
+async def test_a_guest_that_takes_nothing_in_is_hung_up_on(short_path: Path) -> None:
+    rates = {"frames_per_s": 1000.0, "bytes_per_s": 1 << 24}
+    frame = len(GOOD).to_bytes(4, "big") + GOOD
+    async with site_of(short_path, stall_s=0.3, **rates) as site:
+        # Each frame is answered with another interval, which nobody reads.
+        site.intervals = itertools.cycle((0.5, 1.0))
+        with closing(socket.socket(socket.AF_UNIX)) as deaf:
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, str(site.path()))
+            with pytest.raises(OSError, match=r"Broken pipe|reset"):
+                async with asyncio.timeout(WAIT_S):
+                    while True:
+                        await loop.sock_sendall(deaf, frame)
+        assert (site.lines.counts["stalled"], site.lines.counts["flood"]) == (1, 0)
 
 
 async def test_a_guest_that_says_nothing_is_hung_up_on(short_path: Path) -> None:
@@ -334,6 +298,30 @@ def settings_in(folder: Path, agent: GuestAgentSettings) -> Settings:
 def socket_of(settings: Settings) -> Path:
     port = settings.guest_agent.push.port
     return guest_sockets.unix_path(settings.data_dir / "vms" / VM, port)
+
+
+async def test_a_frame_counts_for_whose_line_it_came_by_and_for_now_whatever_it_claims(
+    short_path: Path,
+) -> None:
+    settings = settings_in(short_path, GuestAgentSettings(eager_interval_s=0.5))
+    in_ten_years = datetime.now(UTC) + timedelta(days=3650)
+    claims = {
+        "v": 1,
+        "vm": OTHER,
+        "id": OTHER,
+        "cid": 2,
+        "host": "h9",
+        "at": in_ten_years.timestamp(),
+    }
+    async with world_of(settings, MemoryHypervisor()) as world, samples_of(world) as samples:
+        await world.assign(assignment_of())
+        await until(socket_of(settings).exists)
+        async with stranger_at(socket_of(settings)) as guest:
+            guest.say(msgspec.json.encode(claims))
+            sample = await next_by("guest-agent", samples)
+    assert sample.vm == VM
+    assert abs(sample.at - datetime.now(UTC)) < timedelta(seconds=WAIT_S)
+    assert sample.clock_offset_s == pytest.approx(3650 * 86_400, abs=WAIT_S)
 
 
 async def test_a_guest_that_changes_its_name_all_the_time_is_told_of_seldom(
