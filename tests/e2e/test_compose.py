@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import pytest
 import yaml
 
 from chassis.settings import load
+from services.hostagent.settings import Settings as HostagentSettings
 from tests.every_service import SETTINGS
 from vireo.deployment.plan import DeploymentOptions, files, secret_names
 
 ROOT = Path(__file__).parents[2]
+SECCOMP = ROOT / "deploy/seccomp/hostagent.json"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(set(SERVICES) & set(SETTINGS))
@@ -95,3 +100,60 @@ def test_the_image_installs_an_extra_for_every_service() -> None:
 def expanded(volume: str) -> str:
     """With the defaults of its variables."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume)
+
+
+# laid over it
+
+
+def test_with_vsock_the_agent_is_given_a_profile_and_told_to_listen(
+    tmp_path: Path,
+) -> None:
+    laid_over: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.vsock.yml").read_text())
+    assert laid_over["services"].keys() == {"hostagent"}
+    agent = laid_over["services"]["hostagent"]
+    (option,) = agent["security_opt"]
+    assert (ROOT / option.removeprefix("seccomp=")).samefile(SECCOMP)
+    settings = load(
+        SETTINGS["hostagent"],
+        service="hostagent",
+        file=None,
+        environ={"VIREO_HOSTAGENT_HOST": "local", **agent["environment"]},
+    )
+    assert isinstance(settings, HostagentSettings)
+    assert settings.guest_agent.transport == "vsock"
+
+
+def test_the_profile_and_the_unit_of_the_agent_allow_the_same_sockets() -> None:
+    unit = (ROOT / "deploy/systemd/vireo-hostagent.service").read_text()
+    (line,) = (line for line in unit.splitlines() if line.startswith("RestrictAddressFamilies="))
+    by_unit = {getattr(socket, name) for name in line.partition("=")[2].split()}
+    rules = json.loads(SECCOMP.read_text())["syscalls"]
+    by_profile = {rule["args"][0]["value"] for rule in rules if rule["names"] == ["socket"]}
+    assert by_profile == by_unit
+
+
+def test_under_the_profile_disks_are_made_and_neither_packets_nor_namespaces(
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk.qcow2"
+    script = (
+        "import os, socket, subprocess, threading\n"
+        "socket.socket(socket.AF_VSOCK).close()\n"
+        "thread = threading.Thread(target=print); thread.start(); thread.join()\n"
+        f"subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', {str(disk)!r}, '1G'], check=True)\n"
+        "for call in (lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),\n"
+        "             lambda: subprocess.run(['unshare', '-U', 'true'], check=True)):\n"
+        "    try: call()\n"
+        "    except (OSError, subprocess.CalledProcessError): continue\n"
+        "    raise SystemExit('allowed')\n"
+    )
+    wrapper = ROOT / "tests/fixtures/under_seccomp.py"
+    done = subprocess.run(
+        [sys.executable, str(wrapper), str(SECCOMP), sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert disk.exists()

@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from chassis import kv
 from chassis.bus import Bus, CaughtUp, ConsumerConfig, Start
@@ -23,11 +24,20 @@ from tests.fixtures.hostagent import HOST, VM, assignment_of, test_driver_uri, w
 from tests.fixtures.nats import NatsServer
 
 WAIT_S = 30
+ROOT = Path(__file__).parents[2]
+SECCOMP = (
+    sys.executable,
+    str(ROOT / "tests/fixtures/under_seccomp.py"),
+    str(ROOT / "deploy/seccomp/hostagent.json"),
+)
+"""The system calls that docker-compose.vsock.yml lets the agent make."""
 
 
 @asynccontextmanager
-async def agent(folder: Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """One agent process; ended by SIGTERM, it must say good-bye with 0."""
+async def agent(
+    folder: Path, url: str, under: Sequence[str] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """One agent process, started by what it is `under`; ended by SIGTERM, it must say good-bye with 0."""
     config = folder / "agent.toml"
     config.write_text(
         f'host = "{HOST}"\nlibvirt_uri = "{test_driver_uri(folder)}"\n'
@@ -37,6 +47,7 @@ async def agent(folder: Path, url: str) -> AsyncIterator[asyncio.subprocess.Proc
     write_image(folder / "images")
     with (folder / "agent.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
+            *under,
             *(sys.executable, "-m", "services.hostagent", "--config", str(config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
@@ -84,11 +95,12 @@ async def names_until(bus: Bus, last: str) -> list[str]:
     return names
 
 
+@pytest.mark.parametrize("under", [(), SECCOMP], ids=["free", "as in its container"])
 async def test_an_assignment_on_the_bus_becomes_events_on_the_bus(
-    own_nats_server: NatsServer, tmp_path: Path
+    under: Sequence[str], own_nats_server: NatsServer, tmp_path: Path
 ) -> None:
     settings = NatsSettings(urls=(own_nats_server.url,))
-    async with connect(settings, name="test") as bus, agent(tmp_path, own_nats_server.url):
+    async with connect(settings, name="test") as bus, agent(tmp_path, own_nats_server.url, under):
         await play_scheduler(bus)
         key = subjects.vm_key(vm=VM, host=HOST)
         await bus.publish(kv.put(subjects.KV_FLEET, key, wire.encode(assignment_of())))
