@@ -30,7 +30,7 @@ MEMORY_MIB = 96
 DISK_MIB = 64
 
 # The first that the distribution has: Debian's, then Ubuntu's kernel for virtual machines.
-_KERNEL_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
+KERNEL_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
 _LIBRARY_FOLDERS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/lib64")
 # Libraries sit at most this many steps of "depends on" away from the program that wants them.
 _DEPENDENCY_DEPTH = 4
@@ -94,7 +94,7 @@ def ensure_guest(directory: Path, *, force: bool = False) -> GuestImage:
     """
     image = GuestImage(directory.absolute(), NAME)
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory / f".{NAME}.lock"):
+    with locked(directory / f".{NAME}.lock"):
         if force or not _is_current(image):
             _build(image)
     return image
@@ -102,14 +102,14 @@ def ensure_guest(directory: Path, *, force: bool = False) -> GuestImage:
 
 def source_fingerprint() -> str:
     """Changes with every byte of this package, and with the distribution that feeds it."""
-    digest = hashlib.sha256(_distribution().encode())
+    digest = hashlib.sha256(distribution().encode())
     for path in sorted(Path(__file__).parent.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def _distribution() -> str:
+def distribution() -> str:
     release = platform.freedesktop_os_release()
     return f"{release['ID']} {release.get('VERSION_ID', '')}"
 
@@ -122,7 +122,7 @@ def _is_current(image: GuestImage) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -157,9 +157,9 @@ def _build(image: GuestImage) -> None:
 
 
 def _unpack(apt: Apt, root: Path) -> None:
-    kernel = next((name for name in _KERNEL_PACKAGES if apt.knows(name)), None)
+    kernel = next((name for name in KERNEL_PACKAGES if apt.knows(name)), None)
     if kernel is None:
-        raise PackageError("apt knows none of " + ", ".join(_KERNEL_PACKAGES))
+        raise PackageError("apt knows none of " + ", ".join(KERNEL_PACKAGES))
     apt.unpack([*_kernel_parts(apt, kernel), "busybox-static", "qemu-guest-agent"], root)
     _unpack_libraries(apt, root)
 
@@ -286,11 +286,11 @@ def _write_disk(image: GuestImage) -> None:
     raw = image.directory / "disk.raw"
     with raw.open("wb") as disk:
         disk.truncate(DISK_MIB * 1024 * 1024)
-    _tool("mke2fs", "-q", "-t", "ext4", "-L", "data", str(raw))
-    _tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(image.disk))
+    tool("mke2fs", "-q", "-t", "ext4", "-L", "data", str(raw))
+    tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(image.disk))
 
 
-def _tool(name: str, *arguments: str) -> None:
+def tool(name: str, *arguments: str) -> None:
     # Debian keeps file system tools out of an ordinary user's PATH.
     program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
