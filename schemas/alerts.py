@@ -1,7 +1,8 @@
 """Alerts: rules over metrics and events, and what they found. Values only.
 
 A rule says of one metric, or of the growth, age or share that is made of it, when it is bad, for how long
-it must be, and when it is well again. The metrics service watches over them.
+it must be, and when it is well again. People define them as they do policies (`schemas.definitions`), and
+the metrics service watches over them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from schemas.ids import END, Name
+from schemas.policies import Version
 
 Severity = Literal["info", "warning", "critical"]
 MetricName = Annotated[str, Meta(pattern=r"^vireo_[a-z0-9_]+" + END, max_length=120)]
@@ -21,10 +23,13 @@ Seconds = Annotated[float, Meta(ge=0, le=7 * 86_400)]
 SilenceSeconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 
 
-class AlertRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class AlertRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rule. `metric` or `event` says what is looked at; `above` or `below` when it is bad."""
 
     name: Name
+    version: Version = 0
+    enabled: bool = True
+    """Whether it is watched over: one that comes with Vireo can be put out of force under its name."""
     metric: MetricName | None = None
     of: MetricName | None = None
     """The share of this one: `metric` divided by it, label by label."""
@@ -83,8 +88,29 @@ class ListAlerts(Struct, frozen=True, kw_only=True):
     """Metrics `alert.list`: a `Page` of `Alert`, those that fire first."""
 
 
-class ListAlertRules(Struct, frozen=True, kw_only=True):
-    """Metrics `alert.rules`: a `Page` of `AlertRule`, by name."""
+class TryRule(Struct, frozen=True, kw_only=True):
+    """Metrics `alert.try`: the `RuleTrial` of a rule, whether anybody applied it or not."""
+
+    rule: AlertRule
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """What a rule measures of one thing now."""
+
+    labels: dict[str, str]
+    value: float
+    bad: bool
+    summary: str
+
+
+class RuleTrial(Struct, frozen=True, kw_only=True):
+    """What a rule finds on one look: the bad first. What grows is counted from when a rule is applied, so
+    that on one look it is nothing."""
+
+    findings: tuple[Finding, ...] = ()
+    measured: int = 0
+    """Of so many things it measures something; not all of them are findings where they are too many."""
+    bad: int = 0
 
 
 class ListSilences(Struct, frozen=True, kw_only=True):

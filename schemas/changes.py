@@ -10,7 +10,7 @@ from msgspec import Struct
 from schemas.ids import OperationId
 from schemas.queries import Cursor, PageSize
 
-ChangedKind = Literal["vm", "host", "policy", "template", "project"]
+ChangedKind = Literal["vm", "host", "policy", "template", "project", "rule"]
 
 
 class ListChanges(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from schemas.alerts import SilenceSeconds, Text
+from schemas.alerts import AlertRule, SilenceSeconds, Text
 from schemas.cloud_init import CloudInit
 from schemas.definitions import Project, Template
 from schemas.ids import HostName, Labels, Name, OperationId, VmId
@@ -125,6 +125,16 @@ class RemoveProject(Struct, frozen=True, kw_only=True):
     name: Name
 
 
+class ApplyRule(Struct, frozen=True, kw_only=True):
+    """Make this the newest version of the alert rule of its name."""
+
+    definition: AlertRule
+
+
+class RemoveRule(Struct, frozen=True, kw_only=True):
+    name: Name
+
+
 class RebuildInventory(Struct, frozen=True, kw_only=True):
     """Make the tables that follow from the events anew, beside those that are read; then they take
     these' place."""
@@ -176,8 +186,8 @@ class StopReplay(Struct, frozen=True, kw_only=True):
 
 
 VmCommand = CreateVm | StartVm | StopVm | RebootVm | PauseVm | ResumeVm | DeleteVm
-ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject
-RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject
+ApplyDefinition = ApplyPolicy | ApplyTemplate | ApplyProject | ApplyRule
+RemoveDefinition = RemovePolicy | RemoveTemplate | RemoveProject | RemoveRule
 DefinitionCommand = ApplyDefinition | RemoveDefinition
 RebuildCommand = RebuildInventory | RebuildFleet
 ReplayCommand = ReplayEvents | StopReplay

@@ -1,4 +1,4 @@
-"""Policies, templates and projects as YAML: read with every error at once, each with its line and column.
+"""What people define as YAML: read with every error at once, each with its line and column.
 
 The document is walked node by node along the type's fields, so that a mistake does not hide the next one.
 Pure.
@@ -18,7 +18,10 @@ from msgspec import Meta, Struct
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from schemas.definition_faults import faults_of
+from schemas.definitions import AnyDefinition
 from schemas.policies import Policy
+from schemas.problems import FieldError
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 8
@@ -58,10 +61,28 @@ def read_definition(text: str, kind: type[D]) -> D:
     node = _composed(text)
     errors: list[FileError] = []
     value = _Walk(errors).read(node, kind, "")
+    _refuse(errors)
+    definition = msgspec.convert(value, kind)
+    if isinstance(definition, AnyDefinition):
+        _refuse([_found(node, fault) for fault in faults_of(definition)])
+    return definition
+
+
+def _refuse(errors: list[FileError]) -> None:
     if errors:
         ordered = sorted(errors, key=lambda error: (error.line, error.column))
         raise BadFile(ordered[:MAX_ERRORS])
-    return msgspec.convert(value, kind)
+
+
+def _found(node: Node, fault: FieldError) -> FileError:
+    """A fault of a field where the field stands; of one that is left out, where the document begins."""
+    for part in fault.field.split("/")[1:]:
+        entries = node.value if isinstance(node, MappingNode) else []
+        inner = [value for key, value in entries if _escaped(str(key.value)) == part]
+        if not inner:
+            break
+        node = inner[0]
+    return _error_at(node.start_mark, fault.detail, fault.field)
 
 
 def _composed(text: str) -> Node:

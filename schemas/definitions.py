@@ -1,4 +1,5 @@
-"""What people define once and VMs refer to by name: templates and projects, next to policies. Values only.
+"""What people define once: templates and projects, which VMs refer to by name, next to policies and alert
+rules. Values only.
 
 Each kind is kept in versions by the inventory and copied to the bucket CONFIG under `<kind>.<name>`. What
 a request for a VM becomes with them stands in `schemas.requests`.
@@ -11,12 +12,13 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
+from schemas.alerts import AlertRule
 from schemas.ids import Labels, Name, OperationId
 from schemas.policies import Policy, Version
 from schemas.resources import Cpus, DiskSpec, MemoryMib, Metadata, NicSpec, PowerState
 from schemas.rules import Hardware, HostRules
 
-DefinitionKind = Literal["policy", "template", "project"]
+DefinitionKind = Literal["policy", "template", "project", "rule"]
 
 Description = Annotated[str, Meta(max_length=1024)]
 Amount = Annotated[int, Meta(ge=0, le=1 << 50)]
@@ -64,18 +66,19 @@ class Project(Struct, frozen=True, kw_only=True, omit_defaults=True):
     quota: Quota = Quota()
 
 
-AnyDefinition = Policy | Template | Project
-KINDS: dict[DefinitionKind, type[Policy] | type[Template] | type[Project]] = {
+AnyDefinition = Policy | Template | Project | AlertRule
+KINDS: dict[DefinitionKind, type[Policy] | type[Template] | type[Project] | type[AlertRule]] = {
     "policy": Policy,
     "template": Template,
     "project": Project,
+    "rule": AlertRule,
 }
 
 D = TypeVar("D")
 
 
 class Definition(Struct, Generic[D], frozen=True, kw_only=True):
-    """One version of a policy, template or project as the inventory keeps it."""
+    """One version of a policy, template, project or alert rule as the inventory keeps it."""
 
     kind: DefinitionKind
     name: Name

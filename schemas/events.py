@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from schemas.alerts import Alert, Silence
+from schemas.alerts import Alert, AlertRule, Silence
 from schemas.commands import GraceSeconds
 from schemas.definitions import Project, Template
 from schemas.ids import HostName, Name, OperationId, VmId
@@ -243,6 +243,19 @@ class ProjectRemoved(Struct, frozen=True, kw_only=True):
     version: int
 
 
+class RuleApplied(Struct, frozen=True, kw_only=True):
+    """A new version, which counts from now on."""
+
+    definition: AlertRule
+
+
+class RuleRemoved(Struct, frozen=True, kw_only=True):
+    """`version`: the one that says that it is gone. A shipped rule of the name counts again."""
+
+    name: Name
+    version: int
+
+
 # the record: by the inventory
 
 
@@ -346,8 +359,8 @@ VmEvent = (
     | VmGuestChanged
 )
 HostEvent = HostRegistered | HostConfigured | HostSilent | HostReturned
-DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied
-DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved
+DefinitionApplied = PolicyApplied | TemplateApplied | ProjectApplied | RuleApplied
+DefinitionRemoved = PolicyRemoved | TemplateRemoved | ProjectRemoved | RuleRemoved
 DefinitionEvent = DefinitionApplied | DefinitionRemoved
 LedgerEvent = LedgerSealed | LedgerGapFound | LedgerGapSettled | LedgerArchived
 RebuildEvent = InventoryRebuilt | FleetRestored | ReplayEnded

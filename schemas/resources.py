@@ -298,7 +298,7 @@ class Host(Struct, frozen=True, kw_only=True):
 OperationPhase = Literal["accepted", "scheduled", "running", "succeeded", "failed", "cancelled"]
 
 OperationKind = Literal[
-    "vm", "host", "policy", "template", "project", "inventory", "fleet", "replay", "alert"
+    "vm", "host", "policy", "template", "project", "rule", "inventory", "fleet", "replay", "alert"
 ]
 
 ENDED: frozenset[OperationPhase] = frozenset({"succeeded", "failed", "cancelled"})

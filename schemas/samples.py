@@ -29,9 +29,10 @@ from schemas import (
     rules,
     telemetry,
 )
+from schemas.alerts import AlertRule
 from schemas.causes import Effect, EffectTree
 from schemas.changes import Changed, ChangedBy, FieldChange
-from schemas.definitions import Definition, DefinitionKind, Project, Quota, Template
+from schemas.definitions import KINDS, Definition, Project, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
 from schemas.ledger import Fault
@@ -45,7 +46,7 @@ from schemas.subjects import ACTIONS, BY_MESSAGE, COMMANDS, Channel
 from schemas.subscriptions import TakenEvent, TakenEvents
 from schemas.wire import encode, wrap
 
-D = TypeVar("D", Policy, Template, Project)
+D = TypeVar("D", Policy, Template, Project, AlertRule)
 
 SITE = "main"
 HOST = "h1"
@@ -114,7 +115,7 @@ PROJECT = Project(
 
 def kept(definition: D) -> Definition[D]:
     """A definition as the inventory shows it."""
-    kind = msgspec.convert(type(definition).__name__.lower(), DefinitionKind)
+    kind = next(kind for kind, of in KINDS.items() if of is type(definition))
     return Definition(
         kind=kind,
         name=definition.name,
@@ -378,13 +379,24 @@ ALERT = alerts.Alert(
     fired_at=AT,
 )
 
-ALERT_RULE = alerts.AlertRule(
+ALERT_RULE = AlertRule(
     name="host-silent",
+    version=2,
     metric="vireo_host_online",
     below=1,
     for_s=60,
     severity="critical",
     summary="Host {host} is silent",
+)
+
+RULE_TRIAL = alerts.RuleTrial(
+    findings=(
+        alerts.Finding(
+            labels={"host": HOST, "site": SITE}, value=0, bad=True, summary=f"Host {HOST} is silent"
+        ),
+    ),
+    measured=1,
+    bad=1,
 )
 
 SILENCE = alerts.Silence(
@@ -407,6 +419,8 @@ MESSAGES: tuple[Struct, ...] = (
     commands.RemoveTemplate(name=TEMPLATE.name),
     commands.ApplyProject(definition=PROJECT),
     commands.RemoveProject(name=PROJECT.name),
+    commands.ApplyRule(definition=ALERT_RULE),
+    commands.RemoveRule(name=ALERT_RULE.name),
     commands.RebuildInventory(compare_only=True),
     commands.RebuildFleet(),
     commands.ReplayEvents(name="friday", since=AT, until=AT.replace(hour=10), speed=100),
@@ -442,6 +456,8 @@ MESSAGES: tuple[Struct, ...] = (
     events.TemplateRemoved(name=TEMPLATE.name, version=2),
     events.ProjectApplied(definition=PROJECT),
     events.ProjectRemoved(name=PROJECT.name, version=3),
+    events.RuleApplied(definition=ALERT_RULE),
+    events.RuleRemoved(name=ALERT_RULE.name, version=3),
     events.LedgerSealed(seal=SEAL),
     events.LedgerGapFound(epoch=0, first=4117, last=4120),
     events.LedgerGapSettled(epoch=0, first=4117, last=4120, filled=3, unreadable=0, missing=1),
@@ -719,6 +735,7 @@ ABOUT = {
     "policy": POLICY.name,
     "template": TEMPLATE.name,
     "project": PROJECT.name,
+    "rule": ALERT_RULE.name,
     "ledger": "events",
     "inventory": "inventory",
     "fleet": "fleet",

@@ -119,7 +119,7 @@ STREAMS: tuple[Stream, ...] = (
     ),
     Stream(
         name=KV_CONFIG,
-        description="What people define and services watch: tokens, policies, templates, projects",
+        description="What people define and services watch: tokens, policies, templates, projects, rules",
         bucket=True,
         history=20,
     ),
@@ -204,6 +204,8 @@ CATALOG: tuple[Channel, ...] = (
     _command(commands.RemoveTemplate, "template", "remove", "inventory"),
     _command(commands.ApplyProject, "project", "apply", "inventory"),
     _command(commands.RemoveProject, "project", "remove", "inventory"),
+    _command(commands.ApplyRule, "rule", "apply", "inventory"),
+    _command(commands.RemoveRule, "rule", "remove", "inventory"),
     _command(commands.RebuildInventory, "inventory", "rebuild", "inventory"),
     _command(commands.RebuildFleet, "fleet", "rebuild", "inventory"),
     _command(restores.RestoreFleet, "fleet", "restore", "scheduler"),
@@ -239,6 +241,8 @@ CATALOG: tuple[Channel, ...] = (
     _event(events.TemplateRemoved, "template", "removed", "inventory"),
     _event(events.ProjectApplied, "project", "applied", "inventory"),
     _event(events.ProjectRemoved, "project", "removed", "inventory"),
+    _event(events.RuleApplied, "rule", "applied", "inventory"),
+    _event(events.RuleRemoved, "rule", "removed", "inventory"),
     _event(events.LedgerSealed, "ledger", "sealed", "inventory"),
     _event(events.LedgerGapFound, "ledger", "gap_found", "inventory"),
     _event(events.LedgerGapSettled, "ledger", "gap_settled", "inventory"),
@@ -356,7 +360,7 @@ def term_key(site: str) -> str:
 
 
 def definition_key(kind: str, name: str) -> str:
-    """CONFIG key of a policy, template or project; `*` as name means: of every one (a pattern)."""
+    """CONFIG key of a policy, template, project or alert rule; `*` as name: of every one (a pattern)."""
     return f"{_name(kind)}.{name if name == '*' else _name(name)}"
 
 

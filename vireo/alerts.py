@@ -1,11 +1,11 @@
-"""Alerts by the SDK: what fires, by which rules, and of which nobody is told."""
+"""Alerts by the SDK: what fires, what a rule would find, and of which rules nobody is told."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
-from schemas.alerts import Alert, AlertRule, Silence
+from schemas.alerts import Alert, AlertRule, RuleTrial, Silence
 from vireo.dry_runs import Beginning
 from vireo.operations import Wait
 from vireo.pages import PageOf
@@ -18,7 +18,7 @@ _SILENCES = "/v1/alerts/silences"
 
 
 class Alerts(Generic[R]):
-    """Rules themselves stand in the metrics service's settings."""
+    """Rules themselves are defined: `client.rules`."""
 
     def __init__(self, transport: Transport, beginning: Beginning[R]) -> None:
         self._transport = transport
@@ -29,10 +29,9 @@ class Alerts(Generic[R]):
         for alert in (await self._transport.read("/v1/alerts", PageOf[Alert])).items:
             yield alert
 
-    async def rules(self) -> AsyncIterator[AlertRule]:
-        """By name."""
-        for rule in (await self._transport.read("/v1/alerts/rules", PageOf[AlertRule])).items:
-            yield rule
+    async def try_rule(self, rule: AlertRule) -> RuleTrial:
+        """What a rule would find now, applied or not."""
+        return await self._transport.ask("/v1/alerts/try", RuleTrial, body=rule)
 
     async def silences(self) -> AsyncIterator[Silence]:
         for silence in (await self._transport.read(_SILENCES, PageOf[Silence])).items:

@@ -15,7 +15,7 @@ from types import TracebackType
 from vireo.alerts import Alerts
 from vireo.audit import Audit
 from vireo.contexts import Target, chosen
-from vireo.definitions import policies, projects, templates
+from vireo.definitions import policies, projects, rules, templates
 from vireo.dry_runs import DryRuns
 from vireo.events import Events
 from vireo.hosts import Hosts
@@ -40,6 +40,7 @@ class DryRun:
         self.policies = policies(transport, asking)
         self.templates = templates(transport, asking)
         self.projects = projects(transport, asking)
+        self.rules = rules(transport, asking)
         self.inventory = Inventory(transport, asking)
         self.fleet = Fleet(transport, asking)
         self.replays = Replays(transport, asking)
@@ -67,6 +68,7 @@ class Client:
         self.policies = policies(self._transport, self.operations)
         self.templates = templates(self._transport, self.operations)
         self.projects = projects(self._transport, self.operations)
+        self.rules = rules(self._transport, self.operations)
         self.inventory = Inventory(self._transport, self.operations)
         self.fleet = Fleet(self._transport, self.operations)
         self.replays = Replays(self._transport, self.operations)

@@ -1,10 +1,11 @@
-"""Policies, templates and projects by the SDK: one room for each, all alike."""
+"""Policies, templates, projects and alert rules by the SDK: one room for each, all alike."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from schemas.alerts import AlertRule
 from schemas.definitions import Definition, Project, Template
 from schemas.policies import Policy
 from vireo.dry_runs import Beginning
@@ -13,7 +14,7 @@ from vireo.pages import PageOf, walk
 from vireo.paths import checked_ref, query_of
 from vireo.transport import Transport
 
-D = TypeVar("D", Policy, Template, Project)
+D = TypeVar("D", Policy, Template, Project, AlertRule)
 R = TypeVar("R")
 
 
@@ -56,7 +57,7 @@ class Definitions(Generic[D, R]):
         return found
 
     def list(self, *, limit: int | None = None) -> AsyncIterator[Definition[D]]:
-        """What counts now, by name; policies that come with Vireo are among them."""
+        """What counts now, by name; what comes with Vireo is among it."""
         return walk(self._transport, self._path, PageOf[self._shape], [], limit=limit)  # type: ignore[name-defined]
 
     def versions(self, name: str, *, limit: int | None = None) -> AsyncIterator[Definition[D]]:
@@ -82,3 +83,7 @@ def templates(transport: Transport, beginning: Beginning[R]) -> Definitions[Temp
 
 def projects(transport: Transport, beginning: Beginning[R]) -> Definitions[Project, R]:
     return Definitions(transport, beginning, kind="project", path="/v1/projects", of=Project)
+
+
+def rules(transport: Transport, beginning: Beginning[R]) -> Definitions[AlertRule, R]:
+    return Definitions(transport, beginning, kind="rule", path="/v1/alerts/rules", of=AlertRule)

@@ -1,4 +1,5 @@
-"""The routes about alerts: what fires, by which rules, and of which nobody is told."""
+"""The routes about alerts: what fires, what a rule would find, and of which rules nobody is told. Rules
+themselves are definitions (`definition_routes`)."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from schemas import commands
 from schemas.alerts import (
     Alert,
     AlertRule,
-    ListAlertRules,
     ListAlerts,
     ListSilences,
+    RuleTrial,
     Silence,
+    TryRule,
 )
+from schemas.definition_faults import faults_of
 from schemas.resources import Operation
 from services.gateway.answers import Answer
 from services.gateway.asked import Asked, name_in_path
@@ -27,6 +30,10 @@ from services.gateway.route import Route
 
 async def _ask(endpoint: str, query: Struct, desk: Desk, _asked: Asked[Nothing, Nothing]) -> Answer:
     return Answer(body=await desk.ask("metrics", endpoint, query))
+
+
+async def _try(desk: Desk, asked: Asked[Nothing, AlertRule]) -> Answer:
+    return Answer(body=await desk.ask("metrics", "alert.try", TryRule(rule=asked.body)))
 
 
 async def _silence(desk: Desk, asked: Asked[WishQuery, SilenceRequest]) -> Answer:
@@ -70,12 +77,22 @@ ALERTS: tuple[Route[Any, Any], ...] = (
         *(ListAlerts(), Alert),
     ),
     _lists(
-        *("/v1/alerts/rules", "list_alert_rules", "List the rules that are watched over"),
-        *("alert.rules", ListAlertRules(), AlertRule),
-    ),
-    _lists(
         *("/v1/alerts/silences", "list_silences", "List the rules of which nobody is told"),
         *("alert.silences", ListSilences(), Silence),
+    ),
+    Route(
+        method="POST",
+        path="/v1/alerts/try",
+        name="try_rule",
+        summary="Show what a rule finds now",
+        description="What grows is counted from when a rule is applied. Nothing is changed.",
+        handler=_try,
+        answer=RuleTrial,
+        query=Nothing,
+        body=AlertRule,
+        check=faults_of,
+        yaml=True,
+        asks=True,
     ),
     Route(
         method="POST",

@@ -197,9 +197,19 @@ def target_of(message: commands.Command) -> str:
             return message.host
         case commands.CreateVms():
             return message.names[0]
-        case commands.ApplyPolicy() | commands.ApplyTemplate() | commands.ApplyProject():
+        case (
+            commands.ApplyPolicy()
+            | commands.ApplyTemplate()
+            | commands.ApplyProject()
+            | commands.ApplyRule()
+        ):
             return message.definition.name
-        case commands.RemovePolicy() | commands.RemoveTemplate() | commands.RemoveProject():
+        case (
+            commands.RemovePolicy()
+            | commands.RemoveTemplate()
+            | commands.RemoveProject()
+            | commands.RemoveRule()
+        ):
             return message.name
         case commands.SilenceAlert() | commands.UnsilenceAlert():
             return message.rule

@@ -1,4 +1,5 @@
-"""The routes of policies, templates and projects: the same five for each, and one to try a policy.
+"""The routes of policies, templates, projects and alert rules: the same five for each, and one to try a
+policy.
 
 How they are answered stands in `definitions` and `forecasts`.
 """
@@ -11,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from schemas.alerts import AlertRule
+from schemas.definition_faults import faults_of
 from schemas.definitions import KINDS, Definition, DefinitionKind, Template
 from schemas.forecasts import PolicyTrial
 from schemas.problems import FieldError
@@ -23,13 +26,20 @@ PLURALS: dict[DefinitionKind, str] = {
     "policy": "policies",
     "template": "templates",
     "project": "projects",
+    "rule": "rules",
 }
-CHECKS: dict[type[Any], Callable[[Any], Iterable[FieldError]]] = {Template: checks.part_errors}
+PATHS: dict[DefinitionKind, str] = {"rule": "alerts/rules"}
+"""Where the path is another word than the plural."""
+CHECKS: dict[type[Any], Callable[[Any], Iterable[FieldError]]] = {
+    Template: checks.part_errors,
+    AlertRule: faults_of,
+}
 
 
 def routes_of(kind: DefinitionKind) -> tuple[Route[Any, Any], ...]:
     plural = PLURALS[kind]
-    one, all_of_them = f"/v1/{plural}/{{name}}", f"/v1/{plural}"
+    all_of_them = f"/v1/{PATHS.get(kind, plural)}"
+    one = f"{all_of_them}/{{name}}"
     body: type[Struct] = KINDS[kind]
     definition: Any = Definition[body]  # type: ignore[valid-type]
     return (

@@ -1,4 +1,4 @@
-"""Policies, templates and projects: one function per kind of request, for all three of them.
+"""Policies, templates, projects and alert rules: one function per kind of request, for all of them.
 
 The routes stand in `definition_routes`; what becomes of an applied definition is the inventory's.
 """
@@ -22,11 +22,13 @@ APPLY: dict[DefinitionKind, type[commands.ApplyDefinition]] = {
     "policy": commands.ApplyPolicy,
     "template": commands.ApplyTemplate,
     "project": commands.ApplyProject,
+    "rule": commands.ApplyRule,
 }
 REMOVE: dict[DefinitionKind, type[commands.RemoveDefinition]] = {
     "policy": commands.RemovePolicy,
     "template": commands.RemoveTemplate,
     "project": commands.RemoveProject,
+    "rule": commands.RemoveRule,
 }
 
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas import samples
-from schemas.alerts import Alert, AlertRule, Silence
+from schemas.alerts import Alert, AlertRule, RuleTrial, Silence
 from schemas.audit import LedgerCheck, LedgerGap, LedgerProof, LedgerState
 from schemas.causes import EffectTree
 from schemas.changes import Changed
@@ -79,6 +79,7 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     Definition[Policy]: samples.kept(samples.POLICY),
     Definition[Template]: samples.kept(samples.TEMPLATE),
     Definition[Project]: samples.kept(samples.PROJECT),
+    Definition[AlertRule]: samples.kept(samples.ALERT_RULE),
     LedgerState: samples.LEDGER_STATE,
     LedgerGap: samples.LEDGER_GAP,
     LedgerProof: samples.LEDGER_PROOF,
@@ -86,7 +87,7 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     ProvenEvent: samples.PROVEN_EVENT,
     SignedSeal: samples.SEAL,
     Alert: samples.ALERT,
-    AlertRule: samples.ALERT_RULE,
+    RuleTrial: samples.RULE_TRIAL,
     Silence: samples.SILENCE,
     EffectTree: samples.EFFECTS,
     Changed: samples.CHANGED,
@@ -101,6 +102,7 @@ _BODY_EXAMPLES: dict[type[Any], Any] = {
     Policy: samples.POLICY,
     Template: samples.TEMPLATE,
     Project: samples.PROJECT,
+    AlertRule: samples.ALERT_RULE,
     BatchRequest: BatchRequest(spec=samples.REQUEST, count=3, pattern="web-{n}", gang=True),
     StopRequest: StopRequest(mode="graceful", grace_s=30),
     RebootRequest: RebootRequest(),

@@ -2,10 +2,10 @@
 
 Owns: the ledger (`events`, `event_keys`, `ledgers`, `gaps`, `seals`, `archives`) and the files of
 months that were put away; the tables `vms`, `hosts`, `operations`, and how they were (`history`,
-`vm_versions`, …); `definitions`, and with it the keys `policy.*`, `template.*` and `project.*` of the
-bucket CONFIG.
-Consumes: every event (stream EVENTS, durable `inventory`); commands about policies, templates and
-projects (stream COMMANDS, durable `inventory-<site>`), about making the tables or FLEET anew
+`vm_versions`, …); `definitions`, and with it the keys `policy.*`, `template.*`, `project.*` and
+`rule.*` of the bucket CONFIG.
+Consumes: every event (stream EVENTS, durable `inventory`); commands about policies, templates, projects and
+alert rules (stream COMMANDS, durable `inventory-<site>`), about making the tables or FLEET anew
 (`rebuild-<site>`) and about replays (`replay-<site>`, `replay-stop-<site>`).
 Emits: `ledger.sealed`, `ledger.gap_found`, `ledger.gap_settled`, `ledger.archived`; what became of
 those commands (`policy.applied`, `policy.removed`, …) and their operations' end; `inventory.rebuilt`,

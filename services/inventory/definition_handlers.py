@@ -17,7 +17,7 @@ from schemas.definitions import KINDS
 from schemas.envelope import Envelope
 from schemas.forecasts import Forecast
 from schemas.problems import FieldError, Problem, invalid_request
-from schemas.shipped import shipped
+from schemas.shipped import all_shipped
 from schemas.wire import Undecodable, unwrap
 from services.inventory.definition_messages import said_of
 from services.inventory.definition_outbox import DefinitionOutbox
@@ -30,8 +30,8 @@ from services.inventory.settings import InventorySettings
 log = structlog.get_logger()
 
 COMMANDS: tuple[type[Struct], ...] = (
-    *(commands.ApplyPolicy, commands.ApplyTemplate, commands.ApplyProject),
-    *(commands.RemovePolicy, commands.RemoveTemplate, commands.RemoveProject),
+    *(commands.ApplyPolicy, commands.ApplyTemplate, commands.ApplyProject, commands.ApplyRule),
+    *(commands.RemovePolicy, commands.RemoveTemplate, commands.RemoveProject, commands.RemoveRule),
 )
 
 
@@ -106,7 +106,7 @@ class Definitions:
         return Consumer(
             stream=subjects.COMMANDS,
             name=f"inventory-{site}",
-            description=f"Commands about policies, templates and projects of site {site}",
+            description=f"Commands about policies, templates, projects and alert rules of site {site}",
             subjects=tuple(subjects.every_command(kind, site=site) for kind in KINDS),
             handler=by_type(dict.fromkeys(COMMANDS, self.on_command)),
             batch=1,
@@ -117,7 +117,7 @@ class Definitions:
         return [
             Endpoint(
                 name="try",
-                description="What would come of a command about a policy, template or project",
+                description="What would come of a command about what people define",
                 request=queries.Try,
                 handler=self.foresee,
                 concurrency=self._settings.queries,
@@ -129,13 +129,13 @@ class Definitions:
         table: tuple[tuple[str, str, type[Struct], Callable[..., Awaitable[Answer]]], ...] = (
             (
                 "definition.get",
-                "A policy, template or project, or one version of it",
+                "A policy, template, project or alert rule, or one version of it",
                 queries.GetDefinition,
                 self._reads.one,
             ),
             (
                 "definition.list",
-                "Policies, templates or projects by name",
+                "Policies, templates, projects or alert rules by name",
                 queries.ListDefinitions,
                 self._reads.present,
             ),
@@ -160,8 +160,8 @@ def definitions(
     settings: InventorySettings, rig: Rig, postgres: Postgres, fleet: FleetRebuild, replays: Replays
 ) -> Definitions:
     sql = load_queries(Path(__file__).with_name("definitions.sql"))
-    policies = shipped()
-    store = DefinitionStore(postgres, sql, policies, most=settings.definitions)
+    with_vireo = all_shipped()
+    store = DefinitionStore(postgres, sql, with_vireo, most=settings.definitions)
     outbox = DefinitionOutbox(
         store,
         rig.bus,
@@ -171,7 +171,7 @@ def definitions(
         look_s=settings.config_look_s,
         retry_s=settings.config_retry_s,
     )
-    reads = DefinitionReads(postgres, sql, policies, page_bytes=settings.page_bytes)
+    reads = DefinitionReads(postgres, sql, with_vireo, page_bytes=settings.page_bytes)
     return Definitions(
         rig, settings, store=store, outbox=outbox, reads=reads, fleet=fleet, replays=replays
     )

@@ -23,11 +23,13 @@ APPLIED: dict[DefinitionKind, type[events.DefinitionApplied]] = {
     "policy": events.PolicyApplied,
     "template": events.TemplateApplied,
     "project": events.ProjectApplied,
+    "rule": events.RuleApplied,
 }
 REMOVED: dict[DefinitionKind, type[events.DefinitionRemoved]] = {
     "policy": events.PolicyRemoved,
     "template": events.TemplateRemoved,
     "project": events.ProjectRemoved,
+    "rule": events.RuleRemoved,
 }
 
 

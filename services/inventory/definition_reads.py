@@ -9,13 +9,13 @@ from msgspec import Raw
 
 from chassis.postgres import Postgres
 from schemas.definitions import Definition, DefinitionKind
-from schemas.policies import Policy
 from schemas.problems import Problem, not_found
 from schemas.queries import GetDefinition, ListDefinitions, ListVersions
 from schemas.wire import encode
 from services.inventory import answers
 from services.inventory.answers import Record
 from services.inventory.cursors import key_in
+from services.inventory.definition_store import Shipped
 
 Answer = bytes | Problem
 Shown = Definition[Raw]
@@ -28,7 +28,7 @@ class DefinitionReads:
         self,
         postgres: Postgres,
         queries: Mapping[str, str],
-        shipped: Mapping[str, Policy],
+        shipped: Shipped,
         *,
         page_bytes: int,
     ) -> None:
@@ -90,20 +90,20 @@ class DefinitionReads:
 
     def _all_shipped(self, kind: DefinitionKind, after: str | None) -> Iterator[Shown]:
         """What comes with Vireo, beyond a page's beginning."""
-        for name in self._shipped:
+        for name in self._shipped.get(kind, {}):
             shown = self._shipped_as(kind, name)
             if shown is not None and (after is None or name > after):
                 yield shown
 
     def _shipped_as(self, kind: DefinitionKind, name: str) -> Shown | None:
-        policy = self._shipped.get(name) if kind == "policy" else None
-        if policy is None:
+        definition = self._shipped.get(kind, {}).get(name)
+        if definition is None:
             return None
         return Definition(
             kind=kind,
             name=name,
-            version=policy.version,
-            definition=Raw(encode(policy)),
+            version=definition.version,
+            definition=Raw(encode(definition)),
             shipped=True,
         )
 

@@ -15,10 +15,9 @@ from msgspec import Struct
 
 from chassis.postgres import Connection, Postgres
 from schemas import commands
-from schemas.definitions import DefinitionKind
+from schemas.definitions import AnyDefinition, DefinitionKind
 from schemas.envelope import Envelope
 from schemas.forecasts import Forecast
-from schemas.policies import Policy
 from services.inventory.columns import json_of, text
 from services.inventory.definitions import (
     SHOWN_USERS,
@@ -34,11 +33,14 @@ from services.inventory.definitions import (
 )
 
 Queries = Mapping[str, str]
+Shipped = Mapping[DefinitionKind, Mapping[str, AnyDefinition]]
+"""What comes with Vireo, by kind and name."""
 
 NAMED_BY: dict[DefinitionKind, tuple[DefinitionKind, ...]] = {
     "policy": ("project", "template"),
     "project": ("template",),
     "template": (),
+    "rule": (),
 }
 """The kinds whose definitions may name one of this kind."""
 
@@ -56,7 +58,7 @@ class DefinitionStore:
     """Safe to use from several processes at once."""
 
     def __init__(
-        self, postgres: Postgres, queries: Queries, shipped: Mapping[str, Policy], *, most: int
+        self, postgres: Postgres, queries: Queries, shipped: Shipped, *, most: int
     ) -> None:
         self._postgres = postgres
         self._queries = queries
@@ -126,7 +128,7 @@ class DefinitionStore:
     ) -> Surroundings:
         identity = identity_of(command)
         kept = await self._kept(connection, identity)
-        beneath = identity.kind == "policy" and identity.name in self._shipped
+        beneath = identity.name in self._shipped.get(identity.kind, {})
         if isinstance(command, commands.ApplyDefinition):
             unknown = [
                 field
@@ -140,7 +142,7 @@ class DefinitionStore:
 
     async def _kept(self, connection: Connection, identity: Identity) -> Kept:
         record = await connection.fetchrow(self._queries["newest"], identity.kind, identity.name)
-        shipped = self._shipped.get(identity.name) if identity.kind == "policy" else None
+        shipped = self._shipped.get(identity.kind, {}).get(identity.name)
         last = max(record["version"] if record else 0, shipped.version if shipped else 0)
         if record is not None and record["data"] is not None:
             return Kept(last=last, live=read(identity.kind, record["data"]))

@@ -1,4 +1,4 @@
-"""What becomes of a wish to apply or remove a policy, template or project. Pure.
+"""What becomes of a wish to apply or remove a policy, template, project or alert rule. Pure.
 
 What belongs here: values and decisions. What does not: SQL (`definition_store`), the bucket CONFIG
 (`definition_outbox`).
@@ -15,11 +15,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas import commands
+from schemas.definition_faults import faults_of
 from schemas.definitions import KINDS, AnyDefinition, DefinitionKind
 from schemas.forecasts import Change, Forecast
 from schemas.ids import Name
 from schemas.policies import MOST_VERSIONS
-from schemas.problems import Problem, conflict, not_found, unknown_names
+from schemas.problems import Problem, conflict, invalid_request, not_found, unknown_names
 from schemas.subjects import BY_MESSAGE
 
 SHOWN_USERS = 5
@@ -157,6 +158,8 @@ def _same(given: AnyDefinition, live: AnyDefinition) -> bool:
 
 def _why_not(given: AnyDefinition, identity: Identity, around: Surroundings) -> Problem | None:
     last = around.kept.last
+    if faults := tuple(faults_of(given)):
+        return invalid_request(*faults)
     if around.unknown:
         names = {field: getattr(given, field.strip("/")) for field in around.unknown}
         return unknown_names(names)

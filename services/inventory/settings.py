@@ -44,7 +44,7 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     trail_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     """Most events that an operation's trail shows."""
     definitions: Annotated[int, Meta(ge=1, le=100_000)] = 1000
-    """Most policies, templates or projects, of each."""
+    """Most policies, templates, projects or alert rules, of each."""
     config_check_s: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
     """How often to see that the bucket CONFIG has all that people have defined."""
     config_look_s: Annotated[float, Meta(gt=0, le=600)] = 10.0

@@ -1,21 +1,20 @@
 """From metrics and events to the numbers that alert rules are about. Pure.
 
-What belongs here: reading rules, and what a rule measures now. Whether that is bad, and for how long, is
+What belongs here: which rules count, and what one measures now. Whether that is bad, and for how long, is
 `alert_states`'.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
 from schemas.alerts import AlertRule
-from schemas.subjects import BY_TYPE
-from services.metrics.exposition import LABELS
+from schemas.definition_faults import faults_of, labels_of
 from services.metrics.families import Family, Labels
 
 Series = Mapping[Labels, float]
@@ -23,70 +22,46 @@ Series = Mapping[Labels, float]
 POINTS = 20
 """A window of growth is remembered by so many looks, however often is looked."""
 
-EVENT_LABELS = ("kind", "id", "source")
+
+class Unreadable(Exception):
+    """A rule that is not understood here, and why: somebody newer may have defined it."""
 
 
-class BadRules(Exception):
-    """A file of rules that cannot be used, and why."""
+class Rules:
+    """Those that people define over those that come with Vireo."""
+
+    def __init__(self, shipped: Mapping[str, AlertRule]) -> None:
+        self._shipped = shipped
+        self._defined: dict[str, AlertRule] = {}
+
+    def learn(self, name: str, data: bytes | None) -> None:
+        """A rule as it is kept, or (None) that it was removed. Raises Unreadable, and then the one before
+        stays in force."""
+        if data is None:
+            self._defined.pop(name, None)
+        else:
+            self._defined[name] = _understood(data)
+
+    @property
+    def in_force(self) -> tuple[AlertRule, ...]:
+        """By name."""
+        known = {**self._shipped, **self._defined}
+        return tuple(known[name] for name in sorted(known) if known[name].enabled)
 
 
-def checked(rules: Iterable[AlertRule]) -> tuple[AlertRule, ...]:
-    """The rules by name; of one name the last counts. Raises BadRules with every fault."""
-    named = {rule.name: rule for rule in rules}
-    faults = [f"{rule.name}: {fault}" for rule in named.values() for fault in faults_of(rule)]
-    if faults:
-        raise BadRules("; ".join(faults))
-    return tuple(named[name] for name in sorted(named))
-
-
-def read(values: object) -> list[AlertRule]:
-    """From what a YAML file holds. Raises BadRules."""
+def _understood(data: bytes) -> AlertRule:
     try:
-        return msgspec.convert(values, list[AlertRule])
-    except msgspec.ValidationError as error:
-        raise BadRules(str(error)) from error
-
-
-def faults_of(rule: AlertRule) -> Iterator[str]:
-    if (rule.metric is None) == (rule.event is None):
-        yield "either `metric` or `event`"
-    if (rule.above is None) == (rule.below is None):
-        yield "either `above` or `below`"
-    for metric in filter(None, (rule.metric, rule.of)):
-        if metric not in LABELS:
-            yield f"there is no metric {metric}"
-    if rule.event is not None and rule.event not in EVENTS:
-        yield f"there is no event {rule.event}"
-    if rule.event is not None and not rule.grown_within_s:
-        yield "an `event` needs `grown_within_s`"
-    if rule.age and rule.grown_within_s:
-        yield "either `age` or `grown_within_s`"
-    if rule.clear is not None and not _is_beyond(rule, rule.clear):
-        yield "`clear` must be on the good side"
-    try:
-        summary_of(rule, dict.fromkeys(_labels_of(rule), ""))
-    except (KeyError, IndexError, ValueError, AttributeError):
-        yield f"`summary` may name the labels {', '.join(_labels_of(rule)) or '(none)'}"
-
-
-EVENTS = frozenset(
-    channel.name for channel in BY_TYPE.values() if channel.subject.startswith("vireo.evt.")
-)
-
-
-def _is_beyond(rule: AlertRule, clear: float) -> bool:
-    if rule.above is not None:
-        return clear <= rule.above
-    return rule.below is None or clear >= rule.below
-
-
-def _labels_of(rule: AlertRule) -> tuple[str, ...]:
-    return EVENT_LABELS if rule.metric is None else LABELS.get(rule.metric, ())
+        rule = msgspec.json.decode(data, type=AlertRule)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unreadable(str(error)) from error
+    if faults := [f"{fault.field}: {fault.detail}" for fault in faults_of(rule)]:
+        raise Unreadable("; ".join(faults))
+    return rule
 
 
 def summary_of(rule: AlertRule, labels: Mapping[str, str]) -> str:
     """A label that a series does not have is told as nothing."""
-    return rule.summary.format_map({**dict.fromkeys(_labels_of(rule), ""), **labels})
+    return rule.summary.format_map({**dict.fromkeys(labels_of(rule), ""), **labels})
 
 
 def metrics_of(rules: Iterable[AlertRule]) -> frozenset[str]:
@@ -102,10 +77,16 @@ class Measures:
     """What rules measure. Remembers what growth is counted from; of more than `most` events the oldest
     are forgotten. One thread may measure while another tells what happened."""
 
-    def __init__(self, rules: tuple[AlertRule, ...], *, most: int) -> None:
+    def __init__(self, rules: tuple[AlertRule, ...] = (), *, most: int) -> None:
         self.rules = rules
         self._points: dict[str, deque[_Point]] = {}
         self._events: deque[tuple[datetime, str, Labels]] = deque(maxlen=most)
+
+    def use(self, rules: tuple[AlertRule, ...]) -> None:
+        """Measure these from now on. One that says something else than before counts growth anew."""
+        same = {rule.name for rule in rules if rule in self.rules}
+        self._points = {name: points for name, points in self._points.items() if name in same}
+        self.rules = rules
 
     def happened(self, name: str, labels: Labels, *, at: datetime) -> None:
         self._events.append((at, name, labels))

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.alerts import Alert, AlertRule, Silence
+from schemas.alerts import Alert, AlertRule, Finding, RuleTrial, Silence
 from schemas.ids import uuid7
 from services.metrics.alert_rules import Series, summary_of
 from services.metrics.families import Labels
@@ -92,7 +92,7 @@ def _after(
     now: datetime,
 ) -> Tracked | None:
     fires = before is not None and before.alert.phase == "firing"
-    if not _is_bad(rule, value, fires=fires):
+    if not is_bad(rule, value, fires=fires):
         if rule.was_well:
             well.add(key)
         return _resolved(before, value, now)
@@ -106,13 +106,32 @@ def _after(
     return replace(before, alert=alert, measured_at=now)
 
 
-def _is_bad(rule: AlertRule, value: float, *, fires: bool) -> bool:
+def is_bad(rule: AlertRule, value: float, *, fires: bool = False) -> bool:
     """Once it fires it is bad until the value is beyond `clear`."""
     clears = rule.clear if fires and rule.clear is not None else None
     if rule.above is not None:
         return value > (rule.above if clears is None else clears)
     assert rule.below is not None
     return value < (rule.below if clears is None else clears)
+
+
+def trial(rule: AlertRule, measured: Series, *, most: int) -> RuleTrial:
+    """What a rule finds on one look; at most so many things, the bad first."""
+    findings = [
+        Finding(
+            labels=dict(labels),
+            value=value,
+            bad=is_bad(rule, value),
+            summary=summary_of(rule, dict(labels)),
+        )
+        for labels, value in sorted(measured.items())
+    ]
+    findings.sort(key=lambda finding: not finding.bad)
+    return RuleTrial(
+        findings=tuple(findings[:most]),
+        measured=len(findings),
+        bad=sum(finding.bad for finding in findings),
+    )
 
 
 def _begun(rule: AlertRule, key: Key, value: float, now: datetime) -> Tracked:

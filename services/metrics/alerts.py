@@ -16,24 +16,24 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from chassis.bus import BusError, CaughtUp, Incoming, Outgoing, Start
+from chassis.bus import BusError, Incoming, Outgoing
 from chassis.dispatch import by_type
 from chassis.kv import stream_of, subject_of
 from chassis.service import Consumer, Endpoint, Retry, Rig
 from chassis.threads import Threads
 from schemas import subjects
-from schemas.alerts import Alert, ListAlertRules, ListAlerts, ListSilences, Silence
+from schemas.alerts import Alert, ListAlerts, ListSilences, RuleTrial, Silence, TryRule
 from schemas.commands import AlertCommand, SilenceAlert, UnsilenceAlert
+from schemas.definition_faults import faults_of
 from schemas.envelope import Envelope
 from schemas.forecasts import Forecast
 from schemas.ids import time_of
 from schemas.problems import FieldError, Problem, invalid_request, not_found
 from schemas.queries import Try
 from schemas.resources import Page
-from schemas.subjects import parts_of_event
 from schemas.wire import Undecodable, encode, unwrap
 from services.metrics import alert_messages
-from services.metrics.alert_rules import Measures, metrics_of
+from services.metrics.alert_rules import Measures, Rules, metrics_of
 from services.metrics.alert_states import (
     Kept,
     Key,
@@ -46,8 +46,10 @@ from services.metrics.alert_states import (
     shown,
     to_say,
     to_tell,
+    trial,
 )
-from services.metrics.families import Family, labelled
+from services.metrics.families import Family
+from services.metrics.followed_rules import FollowedRules
 from services.metrics.sending import Failures, Send
 from services.metrics.settings import AlertSettings
 
@@ -69,17 +71,17 @@ class Alerts:
         settings: AlertSettings,
         rig: Rig,
         *,
-        measures: Measures,
+        rules: Rules,
         told: Told,
         sends: dict[str, Send],
     ) -> None:
         self._settings = settings
         self._rig = rig
-        self._measures = measures
+        self._measures = Measures(most=settings.most_events)
+        self._rules = FollowedRules(rig, rules, happened=self._measures.happened)
         self._told = told
         self._sends = sends
         self._limits = Limits(most=settings.most, gone_s=settings.gone_s)
-        self._names = metrics_of(measures.rules)
         self._tracked: dict[Key, Tracked] = {}
         self._silences: dict[str, Silence] = {}
         self._well: set[Key] = set()
@@ -94,6 +96,8 @@ class Alerts:
     async def watch(self) -> None:
         """For ever."""
         await self._load()
+        # An alert whose rule is not known is over: first all rules have to be.
+        await self._rules.known.wait()
         while True:
             try:
                 await self.look()
@@ -105,9 +109,10 @@ class Alerts:
         """One look. Raises BusError where it could not be kept or said; the next one makes up for it."""
         now = self._rig.clock.now()
         # Of a large fleet that takes a while. What is told is a value, taken before the thread begins.
-        told = self._told(self._names)
+        rules = self._rules.in_force
+        self._measures.use(rules)
+        told = self._told(metrics_of(rules))
         measured = await self._measuring.run(partial(self._measures.of, told, now=now))
-        rules = self._measures.rules
         self._tracked = evaluate(
             rules, measured, self._tracked, self._well, now=now, limits=self._limits
         )
@@ -117,26 +122,6 @@ class Alerts:
         await self._keep()
         await self._say()
         self._send(now)
-
-    async def follow_events(self) -> None:
-        """What rules about events count, from now on."""
-        names = {rule.event for rule in self._measures.rules if rule.event is not None}
-        patterns = [
-            subjects.event_pattern(site=self._rig.site, kind=kind, event=event)
-            for kind, event in (name.split(".") for name in sorted(names))
-        ]
-        if not patterns:
-            await asyncio.Event().wait()
-        start = Start(at="new")
-        async with self._rig.bus.follow(subjects.EVENTS, patterns, start=start) as messages:
-            async for message in messages:
-                if not isinstance(message, CaughtUp):
-                    self._hear(message)
-
-    def _hear(self, message: Incoming) -> None:
-        source, kind, id, event = parts_of_event(message.subject)
-        labels = labelled(kind=kind, id=id, source=source)
-        self._measures.happened(f"{kind}.{event}", labels, at=self._rig.clock.now())
 
     # what is kept, said and sent
 
@@ -227,6 +212,7 @@ class Alerts:
     async def on_command(self, command: Envelope[AlertCommand], _message: Incoming) -> None:
         """A repetition comes to the same: a silence begins with its command, however late that is read."""
         await self._loaded.wait()
+        await self._rules.known.wait()
         at, site, rule = self._rig.clock.now(), self._rig.site, command.data.rule
         problem = self._why_not(rule)
         silence = self._silence_of(command)
@@ -251,7 +237,7 @@ class Alerts:
         return alert_messages.silence_of(command, until=until)
 
     def _why_not(self, rule: str) -> Problem | None:
-        known = {each.name for each in self._measures.rules}
+        known = {each.name for each in self._rules.in_force}
         return None if rule in known else not_found("alert rule", rule)
 
     async def foresee(self, question: Try) -> Forecast | Problem:
@@ -270,8 +256,15 @@ class Alerts:
     async def list(self, _query: ListAlerts) -> Page:
         return Page(items=tuple(shown(self._tracked, self._silences, self._rig.clock.now())))
 
-    async def rules(self, _query: ListAlertRules) -> Page:
-        return Page(items=self._measures.rules)
+    async def try_rule(self, query: TryRule) -> RuleTrial | Problem:
+        """One look at what a rule would find."""
+        rule, now = query.rule, self._rig.clock.now()
+        if faults := tuple(faults_of(rule)):
+            return invalid_request(*faults)
+        told = self._told(metrics_of([rule]))
+        look = partial(Measures((rule,), most=1).of, told, now=now)
+        measured = (await self._measuring.run(look))[rule.name]
+        return trial(rule, measured, most=self._settings.most)
 
     async def silences(self, _query: ListSilences) -> Page:
         now = self._rig.clock.now()
@@ -305,10 +298,10 @@ class Alerts:
             handler=self.list,
         )
         yield Endpoint(
-            name="alert.rules",
-            description="The rules that are watched over",
-            request=ListAlertRules,
-            handler=self.rules,
+            name="alert.try",
+            description="What a rule finds now",
+            request=TryRule,
+            handler=self.try_rule,
         )
         yield Endpoint(
             name="alert.silences",
@@ -319,7 +312,8 @@ class Alerts:
 
     def background(self) -> Iterator[Callable[[], Awaitable[None]]]:
         yield self.watch
-        yield self.follow_events
+        yield self._rules.follow
+        yield self._rules.follow_events
 
 
 def _without_values(kept: Kept) -> Kept:

@@ -139,14 +139,10 @@ class MailSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rules over metrics and events, and who is told of what they find."""
+    """How rules over metrics and events are watched over, and who is told of what they find."""
 
     enabled: bool = True
     """Whether to watch over rules; of several metrics services only one should."""
-    built_in: bool = True
-    """Whether the rules that come with Vireo count."""
-    rules_file: Path | None = None
-    """YAML with further rules; one of the same name takes the place of one that is built in."""
     every_s: Annotated[float, Meta(gt=0, le=3600)] = 15
     """How often they are looked at."""
     gone_s: Annotated[float, Meta(ge=0, le=86_400)] = 300

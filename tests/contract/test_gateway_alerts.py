@@ -18,7 +18,7 @@ async def test_what_the_metrics_service_says_is_passed_on(gateway: GatewayUnderT
         assert [each async for each in client.hosts.loads(recent=3)] == [samples.HOST_LOAD]
         assert [each async for each in client.vms.loads(host=samples.HOST)] == [samples.VM_LOAD]
         assert [each async for each in client.alerts.list()] == [samples.ALERT]
-        assert [each async for each in client.alerts.rules()] == [samples.ALERT_RULE]
+        assert await client.alerts.try_rule(samples.ALERT_RULE) == samples.RULE_TRIAL
         assert [each async for each in client.alerts.silences()] == [samples.SILENCE]
 
 
@@ -41,6 +41,13 @@ async def test_a_silence_is_a_wish_with_an_operation(gateway: GatewayUnderTest) 
     [
         ("POST", "/v1/alerts/silences", {"rule": "A B", "for_s": 0}, ["/rule", "/for_s"]),
         ("POST", "/v1/alerts/silences", {}, ["/rule", "/for_s"]),
+        (
+            "PUT",
+            "/v1/alerts/rules/hot",
+            {"name": "hot", "metric": "vireo_heat", "above": 1, "below": 2, "summary": ""},
+            ["/metric", "/above"],
+        ),
+        ("POST", "/v1/alerts/try", {"name": "hot", "event": "vm.crashed"}, ["/summary"]),
         (
             "GET",
             "/v1/telemetry/vms?recent=61&limit=0&host=H!",

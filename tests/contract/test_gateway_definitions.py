@@ -1,4 +1,4 @@
-"""Policies, templates and projects over HTTP, and VMs that are made with them."""
+"""Policies, templates, projects and alert rules over HTTP, and VMs that are made with them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from tests.fixtures.gateway import GatewayUnderTest
 
 TEMPLATE = {"name": "web", "cpus": 2, "disks": [{"image": "debian-12", "size_gib": 10}]}
 PROJECT = {"name": "shop", "policy": "quiet", "quota": {"vms": 3}}
+RULE = {"name": "host-silent", "metric": "vireo_host_online", "below": 1, "summary": "{host}"}
 POLICY = {"name": "quiet", "weights": {"free_cpu": 2}}
 BODIES: dict[str, dict[str, Any]] = {
     "policies": POLICY,
     "templates": TEMPLATE,
     "projects": PROJECT,
+    "alerts/rules": RULE,
 }
-KINDS = {"policies": "policy", "templates": "template", "projects": "project"}
+KINDS = {
+    "policies": "policy",
+    "templates": "template",
+    "projects": "project",
+    "alerts/rules": "rule",
+}
 
 
 def problem(answer: httpx.Response) -> Problem:
@@ -43,6 +50,7 @@ def defined(gateway: GatewayUnderTest) -> GatewayUnderTest:
         samples.kept(samples.POLICY),
         samples.kept(samples.TEMPLATE),
         samples.kept(samples.PROJECT),
+        samples.kept(samples.ALERT_RULE),
     ]
     gateway.inventory.definitions = {(each.kind, each.name): each for each in kept}
     return gateway
@@ -101,6 +109,18 @@ async def test_a_files_mistakes_are_said_with_field_line_and_column(
     errors = problem(answer).errors
     assert [error.field for error in errors] == ["/weights/free_cpus", "/rules/spread"]
     assert errors[1].detail == "line 4, column 17: expected one of: required, preferred, off"
+
+
+async def test_what_a_file_cannot_mean_is_said_at_the_field_too(gateway: GatewayUnderTest) -> None:
+    text = "name: hot\nsummary: '{pool} is hot'\nmetric: vireo_host_load1\nclear: 1\n"
+    answer = await gateway.http.put(
+        "/v1/alerts/rules/hot", content=text, headers={"Content-Type": "application/yaml"}
+    )
+    assert answer.status_code == 400
+    assert [(error.field, error.detail) for error in problem(answer).errors] == [
+        ("/above", "line 1, column 1: expected either `above` or `below`"),
+        ("/summary", "line 2, column 10: may name the labels host, site"),
+    ]
 
 
 async def test_yaml_is_refused_where_it_is_not_taken(gateway: GatewayUnderTest) -> None:

@@ -12,19 +12,22 @@ from typing import Any
 
 import msgspec
 import pytest
-import yaml
+from msgspec.structs import replace
 
 from chassis.bus import Bus, CaughtUp, Outgoing, Start
 from chassis.catalogue import ensure_streams
 from chassis.clock import SystemClock
 from chassis.ids import SystemIds
+from chassis.kv import subject_of
 from chassis.micro import ask
 from chassis.run import running
 from chassis.work import Work
 from schemas import subjects
-from schemas.alerts import Alert, ListAlerts, ListSilences
+from schemas.alerts import Alert, AlertRule, ListAlerts, ListSilences, TryRule
 from schemas.commands import AlertCommand, SilenceAlert, UnsilenceAlert
+from schemas.events import VmCrashed
 from schemas.queries import Try
+from schemas.shipped import shipped_rules
 from schemas.telemetry import HostFrame, HostSample
 from schemas.wire import encode, unwrap, wrap
 from services.metrics.handlers import build
@@ -40,14 +43,14 @@ from services.metrics.settings import (
 
 PATIENCE_S = 15.0
 TICK_S = 0.02
-RULE = {
-    "name": "hot",
-    "metric": "vireo_host_cpu_busy_ratio",
-    "above": 0.9,
-    "clear": 0.5,
-    "severity": "critical",
-    "summary": "Host {host} is hot\n",
-}
+RULE = AlertRule(
+    name="hot",
+    metric="vireo_host_cpu_busy_ratio",
+    above=0.9,
+    clear=0.5,
+    severity="critical",
+    summary="Host {host} is hot\n",
+)
 SECRET = "a shared secret"
 
 
@@ -120,15 +123,14 @@ Start_ = Callable[..., AbstractAsyncContextManager[Work]]
 
 @pytest.fixture
 def starting(site: Site, tmp_path: Path) -> Start_:
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump([RULE]))
     (tmp_path / "secret").write_text(SECRET + "\n")
 
     @asynccontextmanager
     async def start(*, pager: Pager | None = None, mails: Mailboxes | None = None) -> Any:
         await ensure_streams(site.bus, SystemClock())
+        for rule in (RULE, *(replace(each, enabled=False) for each in shipped_rules().values())):
+            await define(site, rule)
         alerts = AlertSettings(
-            built_in=False,
-            rules_file=tmp_path / "rules.yaml",
             every_s=0.05,
             retry_s=0.02,
             tries=20,
@@ -152,6 +154,12 @@ def starting(site: Site, tmp_path: Path) -> Start_:
             yield work
 
     return start
+
+
+async def define(site: Site, rule: AlertRule) -> None:
+    """As the inventory copies it to CONFIG."""
+    subject = subject_of(subjects.KV_CONFIG, subjects.definition_key("rule", rule.name))
+    await site.bus.publish(Outgoing(subject=subject, data=encode(rule)))
 
 
 async def soon(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -288,6 +296,32 @@ async def test_of_a_silenced_rule_nobody_is_told_until_it_is_told_again(
     ]
 
 
+async def test_a_rule_that_is_changed_while_it_runs_counts_from_the_next_look(
+    site: Site, starting: Start_
+) -> None:
+    async with starting():
+        await busy(site, 0.95)
+        await define(site, replace(RULE, above=0.99, clear=0.98))
+        await soon(lambda: ends_with(site, "alert.resolved"))
+        on_crashes = AlertRule(
+            name="hot", event="vm.crashed", grown_within_s=600, above=0, summary="{id} died"
+        )
+        await define(site, on_crashes)
+        await soon(lambda: fires_on_a_crash(site))
+        await define(site, replace(RULE, enabled=False))
+        await soon(lambda: knows_of_nothing(site))
+
+
+async def test_what_a_rule_finds_now_can_be_asked(site: Site, starting: Start_) -> None:
+    async with starting():
+        await busy(site, 0.95)
+        for rule, bad in ((RULE, 1), (replace(RULE, above=0.99), 0)):
+            answer = await ask(site.bus, "metrics", "alert.try", TryRule(rule=rule), timeout_s=5)
+            assert isinstance(answer, bytes)
+            found = json.loads(answer)
+            assert (found["measured"], found["bad"]) == (1, bad)
+
+
 async def test_a_rule_that_there_is_not_cannot_be_silenced(site: Site, starting: Start_) -> None:
     async with starting():
         await order(site, SilenceAlert(rule="cold", for_s=60))
@@ -314,6 +348,18 @@ async def holds(so: bool) -> bool:
 
 async def ends_with(site: Site, event: str) -> bool:
     return (await said(site))[-1:] == [event]
+
+
+async def fires_on_a_crash(site: Site) -> bool:
+    """Crashes are told until the rule has heard of one: it hears what is new."""
+    id = SystemIds().new()
+    subject = subjects.event(VmCrashed, site=site.name, source="h1", id=id)
+    await site.bus.publish(Outgoing(subject=subject, data=b"{}", message_id=id))
+    return any(alert.summary.endswith(" died") for alert in await alerts(site))
+
+
+async def knows_of_nothing(site: Site) -> bool:
+    return await alerts(site) == []
 
 
 async def is_known(site: Site) -> bool:

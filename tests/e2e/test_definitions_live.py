@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import nats
@@ -23,6 +24,7 @@ from chassis.nats import NatsSettings, connect
 from chassis.postgres import PostgresSettings
 from chassis.run import running
 from schemas import subjects
+from schemas.alerts import AlertRule
 from schemas.policies import Policy
 from services.gateway.build import build as build_gateway
 from services.gateway.settings import GatewaySettings
@@ -31,6 +33,8 @@ from services.inventory.settings import InventorySettings
 from tests.fixtures.gateway import free_port
 from tests.fixtures.nats import NatsServer
 from vireo import Client
+
+D = TypeVar("D", Policy, AlertRule)
 
 PATIENCE_S = 30.0
 TICK_S = 0.02
@@ -75,12 +79,12 @@ class Site(Struct, frozen=True, kw_only=True):
         assert process.returncode is not None
         return Ended(process.returncode, out.decode(), err.decode())
 
-    async def in_config(self, key: str) -> Policy | None:
+    async def in_config(self, key: str, kind: type[D]) -> D | None:
         found = await self.bus.last(
             kv.stream_of(subjects.KV_CONFIG), kv.subject_of(subjects.KV_CONFIG, key)
         )
         value = kv.entry(found).value if found is not None else None
-        return msgspec.json.decode(value, type=Policy) if value is not None else None
+        return msgspec.json.decode(value, type=kind) if value is not None else None
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ async def test_a_policys_life_on_the_command_line(site: Site, tmp_path: Path) ->
     file.write_text(QUIET)
     applied = await site.vireo("policy", "apply", str(file), "-q")
     assert (applied.code, applied.out.rsplit(": ", 1)[-1]) == (0, "version 1\n"), applied.err
-    kept = await site.in_config("policy.quiet")
+    kept = await site.in_config("policy.quiet", Policy)
     assert kept == Policy(name="quiet", version=1, weights={"free_cpu": 2.0})
 
     same, listed = await asyncio.gather(
@@ -169,8 +173,36 @@ async def test_a_policys_life_on_the_command_line(site: Site, tmp_path: Path) ->
     assert json.loads(shown.out)["definition"]["weights"] == {"free_cpu": 2.0}
 
     assert (await site.vireo("policy", "remove", "quiet", "-q")).code == 0
-    assert await site.in_config("policy.quiet") is None
+    assert await site.in_config("policy.quiet", Policy) is None
     assert (await site.vireo("policy", "show", "quiet")).code == 4
+
+
+async def test_an_alert_rules_life_on_the_command_line(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "host-silent.yaml"
+    file.write_text(
+        "name: host-silent\nmetric: vireo_host_online\nbelow: 1\nfor_s: 300\nsummary: '{host}'\n"
+    )
+    applied = await site.vireo("alert", "apply", str(file), "-q")
+    assert (applied.code, applied.out.rsplit(": ", 1)[-1]) == (0, "version 2\n"), applied.err
+    kept = await site.in_config("rule.host-silent", AlertRule)
+    assert kept is not None
+    assert (kept.version, kept.for_s) == (2, 300)
+
+    difference, removed = await asyncio.gather(
+        site.vireo("alert", "diff", "host-silent", "1", "2"),
+        site.vireo("alert", "remove", "host-silent", "-q", "--dry-run", "-o", "json"),
+    )
+    assert {"-for_s: 60.0", "+for_s: 300.0"} <= {*difference.out.splitlines()}
+    assert json.loads(removed.out)["target"] == "host-silent"
+    assert (await site.vireo("alert", "remove", "host-silent", "-q")).code == 0
+    assert await site.in_config("rule.host-silent", AlertRule) is None
+    shown = json.loads((await site.vireo("alert", "show", "host-silent", "-o", "json")).out)
+    assert (shown["version"], shown["shipped"]) == (1, True)
+
+    wrong = "name: hot\nmetric: vireo_heat\nabove: 1\nbelow: 2\nsummary: hot\n"
+    ended = await site.vireo("alert", "apply", "-", stdin=wrong)
+    assert ended.code == 2
+    assert "  -:2:9: there is no metric vireo_heat\n  -:3:8: expected either" in ended.err
 
 
 async def test_a_files_mistakes_are_told_by_line_and_column(site: Site) -> None:
@@ -215,7 +247,7 @@ async def test_a_bucket_that_is_lost_while_it_runs_is_filled_again(site: Site) -
     await ensure_streams(site.bus, SystemClock())
 
     async def there() -> bool:
-        found = await site.in_config("policy.quiet")
+        found = await site.in_config("policy.quiet", Policy)
         return found is not None and found.version == 1
 
     await eventually(there)

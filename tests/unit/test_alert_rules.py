@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from schemas.alerts import AlertRule, Silence
-from services.metrics import alert_setup
-from services.metrics.alert_rules import BadRules, Measures, checked, read
+from schemas.definition_faults import faults_of
+from schemas.metric_labels import METRIC_LABELS
+from schemas.shipped import shipped_rules
+from schemas.wire import encode
+from services.metrics.alert_rules import Measures, Rules, Unreadable
 from services.metrics.alert_states import (
     Key,
     Limits,
@@ -21,9 +25,10 @@ from services.metrics.alert_states import (
     is_done,
     to_say,
     to_tell,
+    trial,
 )
+from services.metrics.exposition import LABELS
 from services.metrics.families import Family, Metric, labelled
-from services.metrics.settings import AlertSettings
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 H1, H2 = labelled(host="h1", site="lab"), labelled(host="h2", site="lab")
@@ -45,7 +50,7 @@ class Story:
     """One rule, looked at again and again."""
 
     def __init__(self, rule: AlertRule, *, most: int = 100, gone_s: float = 300) -> None:
-        self.rules = checked([rule])
+        self.rules: tuple[AlertRule, ...] = (rule,)
         self.measures = Measures(self.rules, most=10)
         self.limits = Limits(most=most, gone_s=gone_s)
         self.tracked: dict[Key, Tracked] = {}
@@ -211,61 +216,111 @@ def test_each_time_an_alert_fires_its_event_has_an_id_of_its_own() -> None:
     assert len({event_id(each) for each in (first, over, second)}) == 3
 
 
+GOOD = AlertRule(name="a", metric="vireo_host_online", below=1, summary="{host}")
+
+
 @pytest.mark.parametrize(
-    ("values", "fault"),
+    ("rule", "faults"),
     [
-        ([{"name": "a", "summary": "", "above": 1}], "either `metric` or `event`"),
+        (GOOD, {}),
+        (replace(GOOD, metric=None), {"/metric": "either", "/summary": "kind, id, source"}),
+        (replace(GOOD, event="vm.crashed"), {"/metric": "either", "/grown_within_s": "needs it"}),
+        (replace(GOOD, below=None), {"/above": "either"}),
+        (replace(GOOD, above=1), {"/above": "either"}),
+        (replace(GOOD, metric="vireo_nothing", summary=""), {"/metric": "vireo_nothing"}),
+        (replace(GOOD, of="vireo_nothing"), {"/of": "vireo_nothing"}),
         (
-            [{"name": "a", "metric": "vireo_host_online", "summary": ""}],
-            "either `above` or `below`",
+            replace(GOOD, metric=None, event="vm.exploded", grown_within_s=9, summary="{id}"),
+            {"/event": "vm.exploded"},
         ),
-        (
-            [{"name": "a", "metric": "vireo_nothing", "above": 1, "summary": ""}],
-            "there is no metric vireo_nothing",
-        ),
-        (
-            [{"name": "a", "event": "vm.exploded", "above": 0, "summary": "", "grown_within_s": 9}],
-            "there is no event vm.exploded",
-        ),
-        (
-            [{"name": "a", "metric": "vireo_host_online", "below": 1, "summary": "{pool}"}],
-            "`summary` may name the labels host, site",
-        ),
-        (
-            [
-                {
-                    "name": "a",
-                    "metric": "vireo_host_online",
-                    "below": 1,
-                    "clear": 0,
-                    "summary": "",
-                }
-            ],
-            "`clear` must be on the good side",
-        ),
-        ([{"name": "a", "summary": "", "agove": 1}], "agove"),
+        (replace(GOOD, summary="{pool}"), {"/summary": "labels host, site"}),
+        (replace(GOOD, summary="{0}"), {"/summary": "labels host, site"}),
+        (replace(GOOD, where={"pool": "a"}), {"/where/pool": "labels are host, site"}),
+        (replace(GOOD, clear=0), {"/clear": "good side"}),
+        (replace(GOOD, age=True, grown_within_s=9), {"/age": "either"}),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused_with_its_fault(
-    values: list[dict[str, object]], fault: str
+def test_every_fault_of_a_rule_is_found_with_its_field(
+    rule: AlertRule, faults: dict[str, str]
 ) -> None:
-    with pytest.raises(BadRules, match=fault.replace("`", ".")):
-        checked(read(values))
+    found = {each.field: each.detail for each in faults_of(rule)}
+    assert found.keys() == faults.keys()
+    assert all(part in found[field] for field, part in faults.items())
 
 
-def test_the_built_in_rules_are_good_and_one_of_ones_own_takes_their_place(tmp_path: Path) -> None:
-    own = tmp_path / "rules.yaml"
-    mine = {"name": "host-silent", "metric": "vireo_host_online", "below": 1, "summary": "mine"}
-    own.write_text(yaml.safe_dump([mine]))
-    shipped = alert_setup.measures(AlertSettings()).rules
-    both = alert_setup.measures(AlertSettings(rules_file=own)).rules
-    assert len(shipped) == len(both)
-    assert [rule.summary for rule in both if rule.name == "host-silent"] == ["mine"]
+def test_rules_may_be_about_what_is_told_and_nothing_else() -> None:
+    assert METRIC_LABELS == LABELS
 
 
-def test_prometheus_rules_about_what_is_told_here_are_built_in_too() -> None:
+def test_the_rules_that_come_with_vireo_are_good() -> None:
+    for name, rule in shipped_rules().items():
+        assert (rule.name, rule.version, [*faults_of(rule)]) == (name, 1, [])
+
+
+def test_prometheus_rules_about_what_is_told_here_come_with_vireo_too() -> None:
     path = Path(__file__).parents[2] / "deploy/prometheus/rules.yml"
     groups = yaml.safe_load(path.read_text())["groups"]
     theirs = {rule["alert"].lower() for group in groups for rule in group["rules"]}
-    ours = {rule.name.replace("-", "") for rule in alert_setup.measures(AlertSettings()).rules}
+    ours = {name.replace("-", "") for name in shipped_rules()}
     assert theirs - ours == {"fleetunseen"}
+
+
+def test_what_people_define_counts_over_what_comes_with_vireo() -> None:
+    rules = Rules({"a": GOOD, "silent": SILENT})
+    mine = replace(GOOD, summary="mine")
+    rules.learn("a", encode(mine))
+    rules.learn("silent", encode(replace(SILENT, enabled=False)))
+    assert [*rules.in_force] == [mine]
+    rules.learn("a", None)
+    rules.learn("silent", None)
+    assert [*rules.in_force] == [GOOD, SILENT]
+
+
+@pytest.mark.parametrize("data", [b"{", encode(replace(GOOD, metric="vireo_of_tomorrow"))])
+def test_a_rule_that_is_not_understood_leaves_the_one_before_in_force(data: bytes) -> None:
+    rules = Rules({})
+    rules.learn("a", encode(GOOD))
+    with pytest.raises(Unreadable):
+        rules.learn("a", data)
+    assert rules.in_force == (GOOD,)
+
+
+def test_a_rule_that_is_changed_counts_growth_anew_and_the_others_go_on() -> None:
+    letters = AlertRule(
+        name="letters",
+        metric="vireo_plane_dead_letters_total",
+        grown_within_s=100,
+        above=0,
+        summary="letters",
+    )
+    gaps = replace(letters, name="gaps", metric="vireo_plane_messages_behind")
+    measures = Measures((gaps, letters), most=10)
+
+    def grown(seconds: float, value: float) -> dict[str, list[float]]:
+        told = [family(name, {(): value}) for name in (letters.metric or "", gaps.metric or "")]
+        return {k: [*v.values()] for k, v in measures.of(told, now=at(seconds)).items()}
+
+    grown(0, 1.0)
+    measures.use((gaps, replace(letters, above=5)))
+    assert grown(10, 4.0) == {"gaps": [3.0], "letters": [0.0]}
+
+
+def test_an_alert_of_a_rule_that_is_removed_is_over_at_once() -> None:
+    story = Story(SILENT)
+    story.online(0, h1=0)
+    assert story.online(60, h1=0) == [("h1 is silent", "firing")]
+    story.rules = ()
+    story.measures.use(())
+    assert story.online(75, h1=0) == [("h1 is silent", "resolved")]
+
+
+def test_a_trial_shows_what_is_bad_first_and_counts_what_is_too_much() -> None:
+    hosts = {labelled(host=f"h{n}", site="lab"): float(n != 2) for n in range(1, 4)}
+    measured = Measures((SILENT,), most=1).of([family("vireo_host_online", hosts)], now=START)
+    found = trial(SILENT, measured["silent"], most=2)
+    assert (found.measured, found.bad) == (3, 1)
+    assert [(each.labels["host"], each.bad) for each in found.findings] == [
+        ("h2", True),
+        ("h1", False),
+    ]
+    assert found.findings[0].summary == "h2 is silent"

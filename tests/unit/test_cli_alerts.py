@@ -7,9 +7,9 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from schemas.alerts import AlertRule
-from schemas.samples import ALERT, ALERT_RULE, AT, SILENCE
-from vireo.cli.alert import alert_table, condition, rule_table
-from vireo.cli.layout import plain_table
+from schemas.samples import ALERT, ALERT_RULE, AT, RULE_TRIAL, SILENCE, kept
+from vireo.cli.alert_view import alert_table, condition, rule_table, trial_page
+from vireo.cli.layout import plain_page, plain_table
 
 
 def test_alerts_say_since_when_and_whether_they_are_silenced() -> None:
@@ -24,9 +24,24 @@ def test_alerts_say_since_when_and_whether_they_are_silenced() -> None:
 
 def test_rules_say_what_is_bad_and_how_long_they_are_silent() -> None:
     now = AT - timedelta(hours=2)
-    assert plain_table(rule_table([ALERT_RULE], [SILENCE], now=now)) == (
-        "RULE         SEVERITY  BAD IF                 FOR    SILENT FOR\n"
-        "host-silent  critical  vireo_host_online < 1  1 min  2 h\n"
+    off = kept(replace(ALERT_RULE, name="off", enabled=False))
+    assert plain_table(rule_table([kept(ALERT_RULE), off], [SILENCE], now=now)) == (
+        "RULE         VERSION  BY           SEVERITY  BAD IF                 FOR    SILENT FOR\n"
+        "host-silent  2        token/admin  critical  vireo_host_online < 1  1 min  2 h\n"
+        "off          2        token/admin  -         not watched over       -      -\n"
+    )
+
+
+def test_a_trial_says_what_is_bad_now_and_when_it_would_fire() -> None:
+    assert plain_page(trial_page(ALERT_RULE, RULE_TRIAL)) == (
+        "rule host-silent\n"
+        "\n"
+        "What it finds now\n"
+        "  bad if    vireo_host_online < 1\n"
+        "  measured  1, 1 bad\n"
+        "  fires     once it is bad for 1 min\n"
+        "  NOW  VALUE  OF                  WHAT WOULD BE SAID\n"
+        "  bad  0      host=h1, site=main  Host h1 is silent\n"
     )
 
 

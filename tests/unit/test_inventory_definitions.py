@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from schemas import commands, events
+from schemas.alerts import AlertRule
 from schemas.definitions import Project, Quota, Template
 from schemas.policies import MOST_VERSIONS, Policy
 from schemas.wire import unwrap
@@ -77,6 +78,15 @@ def test_a_version_that_is_not_newer_is_a_conflict(given: int) -> None:
     assert detail(outcome) == (
         f"Version {given} is not newer than 3, the newest of the policy 'quiet'; "
         "leave `version` out, or say 4 or more."
+    )
+
+
+def test_what_cannot_be_meant_is_refused_whoever_asks_for_it() -> None:
+    rule = AlertRule(name="hot", metric="vireo_heat", above=1, below=2, summary="hot")
+    command = commands.ApplyRule(definition=rule)
+    outcome = decide(command, Surroundings(kept=Kept()), at=START)
+    assert detail(outcome) == (
+        "/metric: there is no metric vireo_heat; /above: expected either `above` or `below`"
     )
 
 

@@ -1,4 +1,4 @@
-"""`vireo alert`: what fires, the rules, and silences."""
+"""`vireo alert`: what fires, the rules and what they find, and silences."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vireo.cli import options, session
+from schemas.alerts import AlertRule
+from vireo.cli import completion, definition, options, session
 from vireo.cli.acting import Waiting, act, waits
-from vireo.cli.layout import Table
+from vireo.cli.alert_view import alert_table, rule_table, trial_page
+from vireo.cli.definition import is_file, read_file
 from vireo.cli.options import examples, parsed
-from vireo.cli.printing import Output, show_data, show_table
+from vireo.cli.printing import Output, show_data, show_page, show_table
 from vireo.cli.quantities import seconds
-from vireo.cli.words import NOTHING, age, duration
 
 if TYPE_CHECKING:
-    from schemas.alerts import Alert, AlertRule, Silence
     from vireo.client import Client
 
-app = typer.Typer(help="Alerts.", no_args_is_help=True, rich_markup_mode=None)
+app = definition.rule
 
-Rule = Annotated[str, typer.Argument(help="Name of the rule.", metavar="RULE")]
+Rule = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the rule.", autocompletion=completion.definitions("rules"), metavar="RULE"
+    ),
+]
 
 
 @app.command("list", epilog=examples("vireo alert list", "vireo alert list -o json"))
@@ -40,10 +45,10 @@ def list_(context: typer.Context, output: options.Output = Output.TABLE) -> None
 
 @app.command(epilog=examples("vireo alert rules", "vireo alert rules -o yaml"))
 def rules(context: typer.Context, output: options.Output = Output.TABLE) -> None:
-    """List the rules, with those of which nobody is told."""
+    """List the rules, and which of them are silenced."""
 
     async def body(client: Client) -> None:
-        found = [rule async for rule in client.alerts.rules()]
+        found = [rule async for rule in client.rules.list()]
         if output.is_data:
             show_data(found, output)
             return
@@ -85,48 +90,34 @@ def unsilence(context: typer.Context, rule: Rule, *, how: Waiting) -> None:
     act(context, lambda client: client.alerts.unsilence(rule), how, name=rule)
 
 
-def alert_table(alerts: list[Alert], *, now: datetime) -> Table:
-    return Table(
-        columns=("rule", "severity", "state", "since", "value", "what"),
-        rows=tuple(
-            (
-                alert.rule,
-                alert.severity,
-                f"{alert.phase}, silenced" if alert.silenced else alert.phase,
-                age(alert.since, now),
-                f"{alert.value:g}",
-                alert.summary,
-            )
-            for alert in alerts
+@app.command(
+    "test",
+    epilog=examples(
+        "vireo alert test rule.yaml", "vireo alert test host-silent", "vireo alert test -"
+    ),
+)
+def trial(
+    context: typer.Context,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A file, or the name of a rule that there is.",
+            autocompletion=completion.definitions("rules"),
+            metavar="FILE|NAME",
         ),
-    )
+    ],
+    output: options.Output = Output.TABLE,
+) -> None:
+    """Show what a rule finds now. Nothing is applied, and nobody is told."""
+    draft = read_file(AlertRule, what) if is_file(what) else None
 
+    async def body(client: Client) -> None:
+        rule = draft or (await client.rules.get(what)).definition
+        assert rule is not None  # only a version asked for by its number may say that it is gone
+        found = await client.alerts.try_rule(rule)
+        if output.is_data:
+            show_data(found, output)
+        else:
+            show_page(trial_page(rule, found))
 
-def rule_table(rules: list[AlertRule], silences: list[Silence], *, now: datetime) -> Table:
-    silent = {each.rule: (each.until - now).total_seconds() for each in silences}
-    return Table(
-        columns=("rule", "severity", "bad if", "for", "silent for"),
-        rows=tuple(
-            (
-                rule.name,
-                rule.severity,
-                condition(rule),
-                duration(rule.for_s) if rule.for_s else NOTHING,
-                duration(silent[rule.name]) if rule.name in silent else NOTHING,
-            )
-            for rule in rules
-        ),
-    )
-
-
-def condition(rule: AlertRule) -> str:
-    """`vireo_host_online < 1`, as a person reads it."""
-    what = rule.event or rule.metric or ""
-    if rule.of is not None:
-        what = f"{what} / {rule.of}"
-    if rule.age:
-        what = f"age of {what}"
-    if rule.grown_within_s:
-        what = f"{what} in {duration(rule.grown_within_s)}"
-    edge = f"> {rule.above:g}" if rule.above is not None else f"< {rule.below:g}"
-    return f"{what} {edge}"
+    session.run(context, body)

@@ -46,7 +46,12 @@ def definitions(room: str) -> Callable[[typer.Context, str], list[str]]:
 def names_of_group(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the kind that a group of commands is about: in `vireo policy show`, of policies."""
     group = context.parent.info_name if context.parent is not None else None
-    rooms = {"policy": "policies", "template": "templates", "project": "projects"}
+    rooms = {
+        "policy": "policies",
+        "template": "templates",
+        "project": "projects",
+        "alert": "rules",
+    }
     return definitions(rooms[group])(context, incomplete) if group in rooms else []
 
 

@@ -1,4 +1,5 @@
-"""`vireo policy`, `vireo template`, `vireo project`: the same commands for each kind of definition."""
+"""`vireo policy`, `vireo template`, `vireo project`, and rules in `vireo alert`: the same commands for each
+kind of definition."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from schemas.alerts import AlertRule
 from schemas.definitions import KINDS, DefinitionKind, Project, Template
 from schemas.policies import Policy
 from vireo.cli import acting, completion, options, session, words
@@ -20,18 +22,27 @@ if TYPE_CHECKING:
     from vireo.client import Client
     from vireo.operations import PendingOperation
 
-D = TypeVar("D", bound=Policy | Template | Project)
+D = TypeVar("D", bound=Policy | Template | Project | AlertRule)
 
 HELP: dict[DefinitionKind, str] = {
     "policy": "Policies: how hosts are weighed, and how strict each rule is.",
     "template": "Templates: what VMs have in common.",
     "project": "Projects: VMs that belong together, with their policy and quota.",
+    "rule": "Alerts: what fires, the rules, and silences.",
 }
 PLURAL: dict[DefinitionKind, str] = {
     "policy": "policies",
     "template": "templates",
     "project": "projects",
+    "rule": "rules",
 }
+GROUP: dict[DefinitionKind, str] = {
+    "policy": "policy",
+    "template": "template",
+    "project": "project",
+    "rule": "alert",
+}
+"""The group of commands in which each kind is defined."""
 File = Annotated[
     str, typer.Argument(help="A file in YAML or JSON; - is standard input.", metavar="FILE")
 ]
@@ -60,16 +71,26 @@ def read_file(of: type[D], path: str) -> D:
     try:
         return read_definition(text, of)
     except BadFile as bad:
-        note(f"error: {path} is no {of.__name__.lower()}")
+        kind = next(kind for kind, each in KINDS.items() if each is of)
+        note(f"error: {path} is no {kind}")
         for each in bad.errors:
             note(f"  {path}:{each.line}:{each.column}: {each.detail}")
         raise typer.Exit(Exit.USAGE) from bad
 
 
+def is_file(what: str) -> bool:
+    """Whether FILE|NAME means a file: what looks like none is a name."""
+    return what == "-" or Path(what).exists() or "/" in what or "." in what
+
+
 def make_app(kind: DefinitionKind) -> typer.Typer:
     """The commands of one kind."""
     app = typer.Typer(help=HELP[kind], no_args_is_help=True, rich_markup_mode=None)
-    for add in (_add_apply, _add_list, _add_show, _add_versions, _add_diff, _add_remove):
+    _add_apply(app, kind)
+    if kind != "rule":
+        # What `vireo alert list` lists is what fires.
+        _add_list(app, kind)
+    for add in (_add_show, _add_versions, _add_diff, _add_remove):
         add(app, kind)
     return app
 
@@ -99,7 +120,8 @@ def _add_apply(app: typer.Typer, kind: DefinitionKind) -> None:
 
     Without a version in the file the next one is counted. A file that says what is so already changes
     nothing."""
-    lines = (f"vireo {kind} apply {kind}.yaml", f"vireo {kind} apply - < {kind}.yaml")
+    group = GROUP[kind]
+    lines = (f"vireo {group} apply {kind}.yaml", f"vireo {group} apply - < {kind}.yaml")
     app.command("apply", epilog=examples(*lines))(apply)
 
 
@@ -147,7 +169,8 @@ def _add_show(app: typer.Typer, kind: DefinitionKind) -> None:
         session.run(context, body)
 
     show.__doc__ = f"Show a {kind} as a file would say it, and who applied it when."
-    lines = (f"vireo {kind} show NAME", f"vireo {kind} show NAME --version 2 -o yaml")
+    group = GROUP[kind]
+    lines = (f"vireo {group} show NAME", f"vireo {group} show NAME --version 2 -o yaml")
     app.command("show", epilog=examples(*lines))(show)
 
 
@@ -170,7 +193,7 @@ def _add_versions(app: typer.Typer, kind: DefinitionKind) -> None:
         session.run(context, body)
 
     versions.__doc__ = f"List every version of a {kind}, newest first."
-    app.command("versions", epilog=examples(f"vireo {kind} versions NAME"))(versions)
+    app.command("versions", epilog=examples(f"vireo {GROUP[kind]} versions NAME"))(versions)
 
 
 def _add_diff(app: typer.Typer, kind: DefinitionKind) -> None:
@@ -213,10 +236,11 @@ def _add_diff(app: typer.Typer, kind: DefinitionKind) -> None:
     diff.__doc__ = (
         f"Show how a file differs from the {kind} that counts now, or how two versions do."
     )
+    group = GROUP[kind]
     lines = (
-        f"vireo {kind} diff {kind}.yaml",
-        f"vireo {kind} diff NAME 2",
-        f"vireo {kind} diff NAME 1 3",
+        f"vireo {group} diff {kind}.yaml",
+        f"vireo {group} diff NAME 2",
+        f"vireo {group} diff NAME 1 3",
     )
     app.command("diff", epilog=examples(*lines))(diff)
 
@@ -242,7 +266,7 @@ def _add_remove(app: typer.Typer, kind: DefinitionKind) -> None:
         acting.act(context, begin, how, name=name)
 
     remove.__doc__ = f"Remove a {kind} that nothing names any more. Its versions are kept."
-    app.command("remove", epilog=examples(f"vireo {kind} remove NAME"))(remove)
+    app.command("remove", epilog=examples(f"vireo {GROUP[kind]} remove NAME"))(remove)
 
 
 async def _present(room: Any, name: str) -> Any:
@@ -261,3 +285,4 @@ def _title(found: Any) -> str:
 policy = make_app("policy")
 template = make_app("template")
 project = make_app("project")
+rule = make_app("rule")

@@ -1,4 +1,4 @@
-"""How policies, templates and projects are shown, and how two versions of one differ. Pure."""
+"""How policies, templates, projects and alert rules are shown, and how two versions of one differ. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from schemas.alerts import AlertRule
 from schemas.definitions import AnyDefinition, Definition, Project, Template
 from vireo.cli import words
+from vireo.cli.alert_view import condition
 from vireo.cli.layout import Page, Section, Table
 from vireo.cli.printing import Output, data_text
 
@@ -95,6 +97,8 @@ def _says(definition: Any) -> str:
         return words.shortened(_template_says(definition), 60)
     if isinstance(definition, Project):
         return words.shortened(_project_says(definition), 60)
+    if isinstance(definition, AlertRule):
+        return condition(definition)
     return words.shortened(
         ", ".join(f"{term} {weight:g}" for term, weight in definition.weights.items()), 60
     )

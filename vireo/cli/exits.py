@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from vireo.errors import VireoError
 
 
-LISTED = ("host", "operation", "policy", "template", "project")
+LISTS = {"rule": "vireo alert rules"} | {
+    noun: f"vireo {noun} list" for noun in ("host", "operation", "policy", "template", "project")
+}
 """What has a list of its own, besides VMs."""
 
 
@@ -76,7 +78,7 @@ def hint_of(error: VireoError, *, url: str) -> str:
             )
         case errors.NotFound():
             noun = error.problem.title.rsplit(" ", 1)[-1].lower()
-            return f"vireo {noun if noun in LISTED else 'vm'} list"
+            return LISTS.get(noun, "vireo vm list")
         case errors.Conflict():
             return "look at it again with 'show', then repeat what still applies"
         case errors.Invalid():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.policies import Policy
 from vireo.cli import completion, options, session, vm_options
-from vireo.cli.definition import read_file
+from vireo.cli.definition import is_file, read_file
 from vireo.cli.exits import code_of_failure
 from vireo.cli.options import examples
 from vireo.cli.printing import Output, show_data, show_page
@@ -87,8 +86,8 @@ def trial(
 
 
 def _policy(what: str) -> tuple[str, Policy | None]:
-    """The name, and the draft if a file was named. What looks like no file is a name."""
-    if what != "-" and not Path(what).exists() and "/" not in what and "." not in what:
+    """The name, and the draft if a file was named."""
+    if not is_file(what):
         return what, None
     draft = read_file(Policy, what)
     return draft.name, draft

@@ -1,0 +1,70 @@
+"""What is wrong with a definition whose fields are good one by one: each mistake with its field. Pure.
+
+What belongs here: what can be said of a definition alone. Whether what it names was defined, the inventory
+knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas.alerts import AlertRule
+from schemas.definitions import AnyDefinition
+from schemas.metric_labels import METRIC_LABELS
+from schemas.problems import FieldError
+from schemas.subjects import CATALOG
+
+EVENT_LABELS = ("kind", "id", "source")
+EVENTS = frozenset(each.name for each in CATALOG if each.subject.startswith("vireo.evt."))
+
+
+def faults_of(definition: AnyDefinition) -> Iterator[FieldError]:
+    if isinstance(definition, AlertRule):
+        yield from _what_is_measured(definition)
+        yield from _when_it_is_bad(definition)
+        yield from _what_is_said(definition)
+
+
+def labels_of(rule: AlertRule) -> tuple[str, ...]:
+    """Those that a rule's alerts have."""
+    return EVENT_LABELS if rule.metric is None else METRIC_LABELS.get(rule.metric, ())
+
+
+def _what_is_measured(rule: AlertRule) -> Iterator[FieldError]:
+    if (rule.metric is None) == (rule.event is None):
+        yield FieldError(field="/metric", detail="expected either `metric` or `event`")
+    for field, metric in (("/metric", rule.metric), ("/of", rule.of)):
+        if metric is not None and metric not in METRIC_LABELS:
+            yield FieldError(field=field, detail=f"there is no metric {metric}")
+    if rule.event is not None and rule.event not in EVENTS:
+        yield FieldError(field="/event", detail=f"there is no event {rule.event}")
+    if rule.event is not None and not rule.grown_within_s:
+        yield FieldError(field="/grown_within_s", detail="an `event` needs it")
+    if rule.age and rule.grown_within_s:
+        yield FieldError(field="/age", detail="expected either `age` or `grown_within_s`")
+    for label in sorted(rule.where.keys() - set(labels_of(rule))):
+        yield FieldError(field=f"/where/{label}", detail=f"the labels are {_labels(rule)}")
+
+
+def _when_it_is_bad(rule: AlertRule) -> Iterator[FieldError]:
+    if (rule.above is None) == (rule.below is None):
+        yield FieldError(field="/above", detail="expected either `above` or `below`")
+    elif rule.clear is not None and not _is_good(rule, rule.clear):
+        yield FieldError(field="/clear", detail="must be on the good side")
+
+
+def _is_good(rule: AlertRule, clear: float) -> bool:
+    if rule.above is not None:
+        return clear <= rule.above
+    return rule.below is None or clear >= rule.below
+
+
+def _what_is_said(rule: AlertRule) -> Iterator[FieldError]:
+    try:
+        rule.summary.format_map(dict.fromkeys(labels_of(rule), ""))
+    except (KeyError, IndexError, ValueError, AttributeError):
+        yield FieldError(field="/summary", detail=f"may name the labels {_labels(rule)}")
+
+
+def _labels(rule: AlertRule) -> str:
+    return ", ".join(labels_of(rule)) or "(none)"
