@@ -1,7 +1,7 @@
 """The vsock addresses (CIDs) of guests: chosen here, so that a connection's CID says whose it is.
 
-`choose` is pure. A VM's CID stands in its own folder (`cid.json`): it stays the same as long as the VM is
-on this host, outlives the agent and the domain, and goes when the VM's folder goes.
+`choose` and `is_outdated` are pure. A VM's CID stands in its own folder (`cid.json`): it stays the same as
+long as the VM is on this host, outlives the agent and the domain, and goes when the VM's folder goes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ def choose(vm: VmId, taken: frozenset[int]) -> int:
         if cid not in taken:
             return cid
     raise HypervisorFailure("no vsock address is free")
+
+
+def is_outdated(defined: int | None, *, vsock: bool) -> bool:
+    """Whether a definition lacks the device that guests get here, or has one of ours that would keep the
+    guest from starting. `defined`: the CID in it; one that somebody else put there is left alone."""
+    if vsock:
+        return defined is None
+    return defined is not None and LOWEST <= defined <= HIGHEST
 
 
 def held_by(folder: Path) -> int | None:

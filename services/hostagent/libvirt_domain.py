@@ -12,8 +12,8 @@ import libvirt
 
 from schemas.assignments import VmAssignment
 from schemas.ids import VmId
+from services.hostagent import cids, libvirt_stats
 from services.hostagent import libvirt_domain_xml as domain_xml
-from services.hostagent import libvirt_stats
 from services.hostagent.hypervisor import HypervisorFailure
 from services.hostagent.libvirt_stats import (
     PASSING_PAUSES,
@@ -24,7 +24,8 @@ from services.hostagent.libvirt_stats import (
 from services.hostagent.model import Observed
 
 
-def observe(conn: Any, vm: VmId) -> Observed:
+def observe(conn: Any, vm: VmId, *, vsock: bool) -> Observed:
+    """`vsock`: whether guests get such a device here."""
     domain = conn.lookupByUUIDString(vm)
     state, reason = domain.state()
     if _is_dead(state, reason):
@@ -47,6 +48,7 @@ def observe(conn: Any, vm: VmId) -> Observed:
         spec=found.spec,
         cpus=found.cpus,
         memory_mib=found.memory_mib,
+        outdated=found.ours and cids.is_outdated(found.cid, vsock=vsock),
         busy=busy,
     )
 

@@ -67,6 +67,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     spec: VmSpec | None = None
     cpus: int = 0
     memory_mib: int = 0
+    cid: int | None = None
 
 
 def domain_name(assignment: VmAssignment) -> str:
@@ -119,7 +120,14 @@ def read(xml: str) -> Definition:
         generation = int(found.get("generation", "0"))
     except (msgspec.MsgspecError, ValueError):
         return Definition(ours=False, cpus=cpus, memory_mib=memory_mib)
-    return Definition(ours=True, generation=generation, spec=spec, cpus=cpus, memory_mib=memory_mib)
+    return Definition(
+        ours=True,
+        generation=generation,
+        spec=spec,
+        cpus=cpus,
+        memory_mib=memory_mib,
+        cid=_cid(domain.find("devices/vsock/cid")),
+    )
 
 
 def _mark(element: etree._Element, assignment: VmAssignment) -> etree._Element:
@@ -250,6 +258,11 @@ def _text(parent: etree._Element, name: str, text: str, **attributes: str) -> No
 
 
 _TO_KIB = {"KiB": 1, "MiB": KIB_PER_MIB, "GiB": KIB_PER_MIB * MIB_PER_GIB}
+
+
+def _cid(element: etree._Element | None) -> int | None:
+    address = "" if element is None else element.get("address", "")
+    return int(address) if address.isascii() and address.isdigit() else None
 
 
 def _memory_mib(element: etree._Element | None) -> int:

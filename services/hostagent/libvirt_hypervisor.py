@@ -154,7 +154,8 @@ class LibvirtHypervisor:
 
     async def observe(self, vm: VmId) -> Observed | None:
         try:
-            seen = await self._connection.call(CONTROL, lambda conn: domains.observe(conn, vm))
+            look = partial(domains.observe, vm=vm, vsock=self._vsock)
+            seen = await self._connection.call(CONTROL, look)
         except Gone:
             self._panicked.discard(vm)
             return None

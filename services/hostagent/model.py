@@ -41,6 +41,9 @@ class Observed(Struct, frozen=True, kw_only=True):
     cpus: int = 0
     """Of the persistent definition, as `memory_mib`; 0 where unknown."""
     memory_mib: int = 0
+    outdated: bool = False
+    """Its definition is of a time at which the host gave its guests a vsock device, or gave none, unlike
+    now."""
     busy: str = ""
     """A job or transition of the hypervisor's own that must not be disturbed."""
 

@@ -150,12 +150,19 @@ def _carry_out(assignment: VmAssignment, record: Record, observed: Observed | No
 
 
 def _mark(assignment: VmAssignment, observed: Observed | None) -> list[Step]:
-    """Bring the metadata of an existing domain to this generation."""
+    """Bring an existing domain to this generation: its metadata, or all of its definition.
+
+    A definition that is out of date is left so until the guest is to start: to what runs it does nothing
+    but what could go wrong."""
     if observed is None:
         return []
     if not observed.ours:
         return [Define(assignment)]
-    if assignment.ended or observed.generation == assignment.generation:
+    if assignment.ended:
+        return []
+    if observed.outdated and observed.state == "stopped" and target_of(assignment) != "stopped":
+        return [Define(assignment)]
+    if observed.generation == assignment.generation:
         return []
     same = observed.spec == assignment.spec and observed.persistent
     return [Stamp(assignment) if same else Define(assignment)]

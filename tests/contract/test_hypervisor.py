@@ -55,7 +55,7 @@ class Notices:
             await self._more.wait_for(lambda: notice in self.heard)
 
 
-def libvirt_test_driver(folder: Path) -> LibvirtHypervisor:
+def libvirt_test_driver(folder: Path, *, vsock: bool = False) -> LibvirtHypervisor:
     write_image(folder / "images")
     return LibvirtHypervisor(
         uri=test_driver_uri(folder),
@@ -66,6 +66,7 @@ def libvirt_test_driver(folder: Path) -> LibvirtHypervisor:
         agent_threads=1,
         timeout_s=10,
         keepalive_s=2,
+        vsock=vsock,
     )
 
 
@@ -403,6 +404,21 @@ async def test_the_test_drivers_own_domain_is_foreign_and_safe(tmp_path: Path) -
             await hypervisor.move([Destroy(foreign.uuid)])
 
         assert (await hypervisor.survey()).foreign == (foreign,)
+
+
+@pytest.mark.parametrize("vsock", [False, True])
+async def test_a_domain_without_the_device_that_guests_get_is_seen_to_be_out_of_date(
+    tmp_path: Path, vsock: bool
+) -> None:
+    """The test driver's domains never have one."""
+    hypervisor = libvirt_test_driver(tmp_path, vsock=vsock)
+    async with running(hypervisor):
+        await make(hypervisor)
+
+        seen = await hypervisor.observe(VM)
+
+    assert seen is not None
+    assert seen.outdated == vsock
 
 
 async def test_an_unreachable_libvirt_is_unavailable_and_tried_again(tmp_path: Path) -> None:

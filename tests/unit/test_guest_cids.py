@@ -70,3 +70,25 @@ def test_the_transport_is_what_the_host_has_unless_it_is_set(
 ) -> None:
     settings = GuestAgentSettings(transport=wish)  # type: ignore[arg-type]
     assert guest_sockets.transport_of(settings, Path(device)) == transport
+
+
+@pytest.mark.parametrize(
+    ("defined", "vsock", "outdated"),
+    [
+        (None, True, True),
+        (1_234_567, True, False),
+        (None, False, False),
+        (1_234_567, False, True),
+        (3, False, False),
+    ],
+)
+def test_a_definition_is_out_of_date_where_its_device_is_not_what_guests_get_here(
+    defined: int | None, vsock: bool, outdated: bool
+) -> None:
+    """A device whose number is none of ours was put there by somebody else."""
+    layout = domain_xml.Layout(
+        domain_type="kvm", arch="x86_64", disks=(), console_log=Path("/c"), cid=defined
+    )
+    found = domain_xml.read(domain_xml.build(assignment_of(), layout))
+    assert found.cid == defined
+    assert cids.is_outdated(found.cid, vsock=vsock) == outdated

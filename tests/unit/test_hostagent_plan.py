@@ -103,6 +103,31 @@ def test_a_vm_that_is_as_assigned_needs_nothing() -> None:
     assert plan(assignment_of(), settled(), seen()) == NOTHING
 
 
+@pytest.mark.parametrize(
+    ("state", "wish", "expected"),
+    [
+        ("stopped", {"power": "running"}, ["Define", "Start"]),
+        ("stopped", {"power": "paused"}, ["Define", "Start", "Pause"]),
+        ("stopped", {"power": "stopped"}, ["Stamp"]),
+        ("running", {"power": "running"}, ["Stamp"]),
+        ("running", {"power": "stopped", "stop_mode": "forced"}, ["Stamp", "Destroy"]),
+    ],
+)
+def test_a_definition_that_is_out_of_date_is_made_anew_when_the_guest_is_to_start(
+    state: str, wish: dict[str, Any], expected: list[str]
+) -> None:
+    planned = plan(assignment_of(2, **wish), settled(state), seen(state, outdated=True))
+
+    assert effects(planned) == expected
+
+
+def test_a_guest_that_runs_on_an_older_definition_is_left_alone_until_it_starts_again() -> None:
+    assert plan(assignment_of(), settled(), seen(outdated=True)) == NOTHING
+
+    fallen = plan(assignment_of(), settled(), seen("stopped", outdated=True))
+    assert effects(fallen) == ["Define", "Start"]
+
+
 def test_an_older_generation_is_ignored() -> None:
     assert plan(assignment_of(2, power="stopped"), settled(generation=3), seen()) == NOTHING
 
