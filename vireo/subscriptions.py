@@ -8,8 +8,8 @@ async for event in client.subscriptions.events("pager"):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Literal, TypeVar
 
 from schemas.envelope import Header
 from schemas.subscriptions import (
@@ -29,6 +29,8 @@ from vireo.pages import PageOf, walk
 from vireo.paths import checked_ref
 from vireo.transport import Transport
 
+T = TypeVar("T")
+
 
 class SubscribedEvent:
     """An event in hand: say what became of it before its lease is over, or it is handed out again."""
@@ -47,6 +49,7 @@ class SubscribedEvent:
         """How often it was handed out, this time included."""
 
     async def done(self) -> None:
+        """It was handled. This and what follows outlives a server that is away, as `events` does."""
         await self._say(SettleEvents(done=(self._receipt,)))
 
     async def working(self) -> None:
@@ -62,7 +65,7 @@ class SubscribedEvent:
         await self._say(SettleEvents(dead=(Given(receipt=self._receipt, reason=reason),)))
 
     async def _say(self, what: SettleEvents) -> None:
-        await self._subscriptions.settle(self._name, what)
+        await self._subscriptions.settle_at_last(self._name, what)
 
 
 class Subscriptions:
@@ -99,23 +102,30 @@ class Subscriptions:
     async def settle(self, name: str, what: SettleEvents) -> SettledEvents:
         return await self._transport.ask(f"{_path(name)}/settle", SettledEvents, body=what)
 
+    async def settle_at_last(self, name: str, what: SettleEvents) -> SettledEvents:
+        """As `settle`, but it outlives a server that is away. Raises Unavailable once that has been so
+        for longer than the patience of the settings."""
+        return await self._patiently(lambda: self.settle(name, what))
+
     async def events(self, name: str) -> AsyncGenerator[SubscribedEvent]:
         """One event after another, without end. Raises Unavailable once the server has been away for
         longer than the patience of the settings."""
+        while True:
+            taken = await self._patiently(lambda: self.take(name))
+            for one in taken.items:
+                yield self._event(name, one)
+
+    async def _patiently(self, asking: Callable[[], Awaitable[T]]) -> T:
         now = asyncio.get_running_loop().time
-        heard, attempt = now(), 0
+        began, attempt = now(), 0
         while True:
             try:
-                taken = await self.take(name)
+                return await asking()
             except Unavailable:
-                if now() - heard > self._transport.settings.patience_s:
+                if now() - began > self._transport.settings.patience_s:
                     raise
                 attempt += 1
                 await self._transport.pause(attempt)
-                continue
-            heard, attempt = now(), 0
-            for one in taken.items:
-                yield self._event(name, one)
 
     def _event(self, name: str, taken: TakenEvent) -> SubscribedEvent:
         try:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -19,6 +23,7 @@ from deploy.control_plane import ControlPlane
 from schemas.subscriptions import SettleEvents
 from tests.fixtures.plane import until
 from vireo import Client, Invalid, NotFound
+from vireo.settings import ClientSettings
 
 WAIT_S = 30.0
 
@@ -125,6 +130,97 @@ async def test_processes_that_share_a_name_handle_each_event(
             process.wait(10)
     state = await client.subscriptions.end("shared")
     assert state.waiting == 0
+
+
+@asynccontextmanager
+async def no_gateway(plane: ControlPlane) -> AsyncIterator[list[object]]:
+    """It is killed and nobody starts it again meanwhile; who asks for it, is shown the door."""
+    knocks: list[object] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knocks.append(reader)
+        writer.close()
+
+    os.kill(plane.pid, signal.SIGSTOP)
+    try:
+        os.kill(plane.children()["gateway"], signal.SIGKILL)
+        async with asyncio.timeout(WAIT_S), await listening(refuse, plane.port):
+            yield knocks
+    finally:
+        os.kill(plane.pid, signal.SIGCONT)
+
+
+async def listening(answer: Any, port: int) -> asyncio.Server:
+    """As soon as the one who was killed has let go."""
+    while True:
+        try:
+            return await asyncio.start_server(answer, "127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.01)
+
+
+def answers(plane: ControlPlane) -> bool:
+    with suppress(OSError):
+        return bool(plane.get("/v1/hosts"))
+    return False
+
+
+async def racks_heard(client: Client, *, after: int, count: int) -> list[str]:
+    """As an open event stream tells them."""
+    found: list[str] = []
+    async with aclosing(client.events.stream(type="host.configured", after=str(after))) as stream:
+        async for event in stream:
+            found.append(json.loads(event.raw)["data"]["config"]["labels"]["rack"])
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_a_gateway_that_dies_is_outlived_by_those_who_listen(
+    plane: ControlPlane, client: Client, bus: Nats, tmp_path: Path
+) -> None:
+    """Killed while a stream is open and a program has an event in hand, and away for longer than a
+    request is tried again."""
+    newest = (await bus.jetstream().stream_info("EVENTS")).state.last_seq
+    heard = asyncio.create_task(racks_heard(client, after=newest, count=2))
+    await client.subscriptions.begin("steady", types=("host.configured",))
+    handled, door = tmp_path / "handled.jsonl", tmp_path / "door"
+    os.mkfifo(door)
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntee -a {handled}\nread _ < {door}\n")
+    program.chmod(0o755)
+
+    def racks() -> list[str]:
+        lines = handled.read_text().splitlines() if handled.exists() else []
+        return [json.loads(line)["data"]["config"]["labels"]["rack"] for line in lines]
+
+    async def is_in_hand() -> bool:
+        return racks() == ["before"]
+
+    subscriber = start(
+        plane, "steady", "--type", "host.configured", "--exec", str(program), "--count", "2"
+    )
+    try:
+        await rack(client, "before")
+        await until(is_in_hand, "it is in hand", timeout_s=WAIT_S)
+        async with no_gateway(plane) as knocks:
+            await asyncio.to_thread(door.write_text, "go on\n")
+
+            async def asked_in_vain() -> bool:
+                return len(knocks) > ClientSettings().attempts
+
+            await until(asked_in_vain, "it asks more often than a request", timeout_s=WAIT_S)
+        await asyncio.to_thread(plane.wait_until, lambda: answers(plane), "the gateway is back")
+        await rack(client, "after")
+        await asyncio.to_thread(door.write_text, "go on\n")
+        assert await asyncio.to_thread(subscriber.wait, WAIT_S) == 0
+    finally:
+        subscriber.kill()
+        subscriber.wait()
+    assert racks() == ["before", "after"]
+    async with asyncio.timeout(WAIT_S):
+        assert await heard == ["before", "after"]
+    assert (await client.subscriptions.end("steady")).waiting == 0
 
 
 async def test_what_a_program_cannot_handle_comes_again_and_then_is_a_dead_letter(

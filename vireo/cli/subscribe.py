@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from vireo.subscriptions import SubscribedEvent
 
 LONGEST_PAUSE_S = 300.0
+GIVE_BACK_S = 2.0
+"""Patience of who presses Ctrl-C."""
 
 SUBSCRIBE = examples(
     "vireo event subscribe pager --type vm.crashed --exec 'page-somebody --urgent'",
@@ -135,7 +138,7 @@ async def handled(
     try:
         code = await _run(event, arguments, lease_s=lease_s)
     except asyncio.CancelledError:
-        await event.again()
+        await _give_back(event)
         raise
     if code == 0:
         await event.done()
@@ -149,6 +152,15 @@ async def handled(
     note(f"{said}; again in {pause_s:g} s")
     await event.again(pause_s)
     return False
+
+
+async def _give_back(event: SubscribedEvent) -> None:
+    """At once if that can be; else others get it when the lease is over."""
+    from vireo.errors import VireoError
+
+    with suppress(VireoError, TimeoutError):
+        async with asyncio.timeout(GIVE_BACK_S):
+            await event.again()
 
 
 async def _run(event: SubscribedEvent, arguments: list[str], *, lease_s: float) -> int:
