@@ -8,7 +8,7 @@ async for event in client.subscriptions.events("pager"):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 from schemas.envelope import Header
@@ -25,7 +25,7 @@ from schemas.subscriptions import (
 )
 from schemas.wire import Undecodable, read_header
 from vireo.errors import Unavailable, unreadable
-from vireo.pages import PageOf, walk
+from vireo.pages import PageOf
 from vireo.paths import checked_ref
 from vireo.transport import Transport
 
@@ -91,8 +91,11 @@ class Subscriptions:
         """Forget it, with where it stood."""
         return await self._transport.change("DELETE", _path(name), SubscriptionState)
 
-    def list(self) -> AsyncIterator[SubscriptionState]:
-        return walk(self._transport, "/v1/subscriptions", PageOf[SubscriptionState], [], limit=None)
+    async def list(self) -> AsyncGenerator[SubscriptionState]:
+        """All there are, by name."""
+        page = await self._transport.read("/v1/subscriptions", PageOf[SubscriptionState])
+        for each in page.items:
+            yield each
 
     async def take(self, name: str, *, limit: int = 1, wait_s: float = 20) -> TakenEvents:
         """The next events; waits for the first of them. None if there was none in time."""

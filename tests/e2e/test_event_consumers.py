@@ -128,6 +128,8 @@ async def test_processes_that_share_a_name_handle_each_event(
         for process in processes:
             process.terminate()
             process.wait(10)
+    listed = await asyncio.to_thread(plane.cli, "event", "subscriptions", "-o", "json")
+    assert json.loads(listed.stdout) == [{"name": "shared", "waiting": 0}], listed.stderr
     state = await client.subscriptions.end("shared")
     assert state.waiting == 0
 

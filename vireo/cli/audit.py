@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 from vireo.cli import audit_archive, audit_away, audit_search, completion, options, session
 from vireo.cli.audit_file import checked, progress
 from vireo.cli.exits import Exit
-from vireo.cli.options import examples
+from vireo.cli.options import examples, moment_of
 from vireo.cli.printing import Output, note, show_data, show_lines, show_table
 
 if TYPE_CHECKING:
@@ -26,12 +26,16 @@ app = typer.Typer(
 )
 
 Since = Annotated[
-    datetime | None,
-    typer.Option("--from", help="What was stored then or later, in UTC.", metavar="TIME"),
+    str | None,
+    typer.Option(
+        "--from",
+        help="What was stored then or later: 2026-03-01T12:30 (UTC), or 2h ago as 2h.",
+        metavar="TIME",
+    ),
 ]
 Until = Annotated[
-    datetime | None,
-    typer.Option("--to", help="What was stored before, in UTC.", metavar="TIME"),
+    str | None,
+    typer.Option("--to", help="What was stored before.", metavar="TIME"),
 ]
 Key = Annotated[
     str | None,
@@ -86,9 +90,11 @@ def verify(
             session.refuse("a file is checked with --key", hint="'vireo audit key' shows it")
         raise typer.Exit(_verify_file(file, key))
 
+    begin, end = moment_of("--from", since), moment_of("--to", until)
+
     async def body(client: Client) -> None:
         faults = await _verify_anchors(client, key, folder)
-        faults += await _verify_record(client, key, since=_utc(since), until=_utc(until))
+        faults += await _verify_record(client, key, since=begin, until=end)
         if faults:
             raise typer.Exit(Exit.FAILED)
 
@@ -125,13 +131,12 @@ def export(
     """Write events with the proof that they stand in the record: JSON Lines, checked without a server."""
     if not any((operation, vm, since, until)):
         session.refuse("name an --operation or a --vm, or a time --from or --to")
+    begin, end = moment_of("--from", since), moment_of("--to", until)
 
     async def body(client: Client) -> None:
         about = await audit_search.vm_ever(client, vm) if vm else None
-        await audit_away.note_what_is_away(client, _utc(since))
-        lines = client.audit.export(
-            operation=operation, vm=about, since=_utc(since), until=_utc(until)
-        )
+        await audit_away.note_what_is_away(client, begin)
+        lines = client.audit.export(operation=operation, vm=about, since=begin, until=end)
         with _opened(file) as out:
             async for line in lines:
                 out.write(line + b"\n")
@@ -287,10 +292,6 @@ def _verify_file(file: Path, key: str) -> Exit:
 
 def _verdict(faults: int) -> str:
     return f"{faults} faults" if faults else "no fault"
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
 @contextmanager

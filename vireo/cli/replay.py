@@ -9,10 +9,11 @@ import typer
 
 from vireo.cli import completion, session
 from vireo.cli.acting import Waiting, act, waits
-from vireo.cli.options import examples
+from vireo.cli.options import examples, moment_of
 
 EXAMPLES = examples(
     "vireo replay --from 2026-03-01T09:00 --to 2026-03-01T10:00 --into friday --speed 100x",
+    "vireo replay --from 2h --into rehearsal --speed 10x",
     "vireo replay --from 2026-03-01 --to 2026-03-02 --into crashes --type vm.crashed --speed max",
     "vireo replay --into friday --stop",
     "nats sub 'vireo.replay.friday.>'",
@@ -26,12 +27,16 @@ def replay(
         str, typer.Option(help="They go to vireo.replay.NAME.…, and nowhere else.", metavar="NAME")
     ],
     since: Annotated[
-        datetime | None,
-        typer.Option("--from", help="What was stored then or later, in UTC.", metavar="TIME"),
+        str | None,
+        typer.Option(
+            "--from",
+            help="What was stored then or later: 2026-03-01T12:30 (UTC), or 2h ago as 2h.",
+            metavar="TIME",
+        ),
     ] = None,
     until: Annotated[
-        datetime | None,
-        typer.Option("--to", help="What was stored before, in UTC.", metavar="TIME"),
+        str | None,
+        typer.Option("--to", help="What was stored before; now if left out.", metavar="TIME"),
     ] = None,
     speed: Annotated[
         str, typer.Option(help="How many times as fast as it was, or max.", metavar="1x|100x|max")
@@ -69,15 +74,16 @@ def replay(
     if stop:
         act(context, lambda client: client.replays.stop(into), how, name=into)
         return
-    if since is None or until is None:
-        session.refuse("a replay needs --from and --to")
+    begin, end = moment_of("--from", since), moment_of("--to", until)
+    if begin is None:
+        session.refuse("a replay needs --from")
     factor = _factor(speed)
     act(
         context,
         lambda client: client.replays.start(
             into,
-            since=_utc(since),
-            until=_utc(until),
+            since=begin,
+            until=end or datetime.now(UTC),
             speed=factor,
             vm=vm,
             host=host,
@@ -99,7 +105,3 @@ def _factor(speed: str) -> float:
     if not 0 < factor <= 1_000_000:
         session.refuse("--speed: expected 1x, 100x, 0.5x or max")
     return factor
-
-
-def _utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
