@@ -3,8 +3,11 @@
 -- statement an answer.
 
 -- name: lock_ledger
--- The end of the ledger; whoever else records waits here until we have committed.
-select epoch, number, position, hash, received_at, greatest(received_at, clock_timestamp()) as now
+-- The end of the ledger; whoever else records waits here until we have committed. No two transactions have
+-- one time: by it, it is known which rows were stored together.
+select
+    epoch, number, position, hash, received_at,
+    greatest(received_at + interval '1 microsecond', clock_timestamp()) as now
 from ledgers
 where stream = $1
 for update;

@@ -8,35 +8,33 @@ ledger, so that nothing is recorded between the comparison and the change of pla
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
 from chassis.postgres import Connection, Postgres
-from schemas.rebuilds import SHOWN_KEYS, TableComparison
 from schemas.wire import unwrap
 from services.inventory.archives import Archive, archives
 from services.inventory.columns import json_of
-from services.inventory.decide import fact, project_all
+from services.inventory.rebuild_comparison import Comparison, Early
 from services.inventory.rebuild_messages import Outcome
 from services.inventory.row_store import RowStore
+from services.inventory.versions import COLUMNS, Past, past, stored_event
 
 Queries = Mapping[str, str]
 Told = Callable[[int, int], Awaitable[None]]
 """How many of how many events are done."""
-TABLES = ("vms", "operations", "hosts")
+TABLES = ("vms", "operations", "hosts", *COLUMNS)
 
 _outcome = msgspec.json.Decoder(Outcome)
 
 
-class RowsMissing(Exception):
-    """Rows of the record are not in the database: what follows from them cannot be made anew."""
-
-    def __init__(self, first: int, last: int) -> None:
-        super().__init__(f"rows {first} to {last} are not in the database")
-        self.last = last
+class RecordBroken(Exception):
+    """Not all rows of the record are there once: what follows from them cannot be made anew. The text
+    says which."""
 
 
 class Finished(Exception):
@@ -44,7 +42,7 @@ class Finished(Exception):
 
 
 class Rebuild:
-    """One making of the tables. Raises Retry while Postgres is away: go on later; RowsMissing."""
+    """One making of the tables. Raises Retry while Postgres is away: go on later; RecordBroken."""
 
     def __init__(
         self,
@@ -72,7 +70,8 @@ class Rebuild:
             await self._follow(operation, told)
             await self._index(operation)
             await self._follow(operation, told)
-            return await self._finish(operation, take=take, at=at)
+            early = await self._compare_early(operation)
+            return await self._finish(operation, early, take=take, at=at)
         except Finished:
             return await self.run(operation, take=take, told=told, at=at)
 
@@ -106,7 +105,7 @@ class Rebuild:
                 await connection.execute(self._own["advance"], operation, number)
                 last = await connection.fetchval(self._own["rows"], self._stream)
             await told(number, last)
-            if number - before < self._batch:
+            if max(last - number, number - before) < self._batch:
                 return
 
     async def _progress(self, connection: Connection, operation: str) -> int:
@@ -117,34 +116,63 @@ class Rebuild:
 
     async def _project_next(self, connection: Connection, number: int) -> int:
         """A batch of events into the second set; the number of the last one of them."""
-        records = await connection.fetch(
-            self._own["next_events"], self._stream, number, self._batch
-        )
+        records = await self._next(connection, number)
         if not records:
             return number
-        if records[0]["number"] > number + 1:
-            raise RowsMissing(number + 1, records[0]["number"] - 1)
-        envelopes = [unwrap(record["envelope"]) for record in records]
+        _require_each_once(number, [record["number"] for record in records])
+        stored = [
+            stored_event(
+                record["number"],
+                record["position"],
+                record["received_at"],
+                unwrap(record["envelope"]),
+            )
+            for record in records
+        ]
         await connection.execute(self._own["second_set_first"])
         rows = RowStore(connection, self._queries)
-        before, _ = await rows.load(envelopes)
-        facts = [
-            fact(envelope, record["position"])
-            for envelope, record in zip(envelopes, records, strict=True)
-        ]
-        await rows.save(project_all(before, facts))
+        before, _ = await rows.load([each.fact.envelope for each in stored])
+        made = past(before, stored)
+        await rows.save(made.changed)
+        await self._remember(connection, made)
         await connection.execute(self._own["live_set_only"])
-        last: int = records[-1]["number"]
-        return last
+        return stored[-1].number
+
+    async def _next(self, connection: Connection, number: int) -> list[Any]:
+        """About as many rows as are a batch, but whole transactions: each makes one version."""
+        limit = self._batch
+        while True:
+            records: list[Any] = await connection.fetch(
+                self._own["next_events"], self._stream, number, limit
+            )
+            if len(records) < limit:
+                return records
+            cut = records[-1]["received_at"]
+            if whole := [record for record in records if record["received_at"] != cut]:
+                return whole
+            limit *= 2
+
+    async def _remember(self, connection: Connection, made: Past) -> None:
+        for table, rows in made.versions.items():
+            await connection.copy_records_to_table(
+                table, schema_name="rebuild", records=rows, columns=COLUMNS[table]
+            )
+        if made.deaths:
+            await connection.execute(self._own["deaths"], [*made.deaths], [*made.deaths.values()])
 
     async def _index(self, operation: str) -> None:
         async with self._patient() as connection:
             await self._progress(connection, operation)
             await connection.execute(self._own["index_second_set"], timeout=self._patience_s)
-            for table in TABLES:
-                await connection.execute(self._own[f"analyze_{table}"], timeout=self._patience_s)
+            await connection.execute(self._own["analyze_second_set"], timeout=self._patience_s)
 
-    async def _finish(self, operation: str, *, take: bool, at: datetime) -> Outcome:
+    async def _compare_early(self, operation: str) -> Early:
+        """As much as can be, while events go on being recorded."""
+        async with self._patient() as connection:
+            number = await self._progress(connection, operation)
+            return await Comparison(connection, self._own, self._patience_s).early(number)
+
+    async def _finish(self, operation: str, early: Early, *, take: bool, at: datetime) -> Outcome:
         """Under the lock of the ledger: what has come meanwhile, the comparison, the change of places."""
         async with self._patient() as connection:
             patience_s = self._patience_s
@@ -152,10 +180,13 @@ class Rebuild:
             number = await self._progress(connection, operation)
             while (reached := await self._project_next(connection, number)) != number:
                 number = reached
-            tables = [await self._comparison(connection, table) for table in TABLES]
+            comparison = Comparison(connection, self._own, patience_s)
+            tables = [await comparison.of(table, early) for table in TABLES]
             outcome = Outcome(rows=number, tables=tuple(tables), taken=take, at=at)
             last = self._own["take_second_set" if take else "drop_second_set"]
             await connection.execute(last, timeout=patience_s)
+            if take:
+                await connection.execute(self._own["history_is_whole"])
             await connection.execute(self._own["keep_outcome"], operation, json_of(outcome))
         return outcome
 
@@ -167,21 +198,11 @@ class Rebuild:
             await connection.execute(self._own["patience"], patience)
             yield connection
 
-    async def _comparison(self, connection: Connection, table: str) -> TableComparison:
-        hashed, patience_s = self._own[f"hash_{table}"], self._patience_s
-        live = await connection.fetchrow(hashed, timeout=patience_s)
-        await connection.execute(self._own["second_set_first"])
-        made = await connection.fetchrow(hashed, timeout=patience_s)
-        await connection.execute(self._own["live_set_only"])
-        differing = []
-        if live["hash"] != made["hash"]:
-            query = self._own[f"differing_{table}"]
-            differing = await connection.fetch(query, SHOWN_KEYS, timeout=patience_s)
-        return TableComparison(
-            table=table,
-            rows=made["rows"],
-            live=live["hash"].hex(),
-            rebuilt=made["hash"].hex(),
-            differing=differing[0]["count"] if differing else 0,
-            keys=tuple(record["key"] for record in differing),
-        )
+
+def _require_each_once(after: int, numbers: Sequence[int]) -> None:
+    """Raises RecordBroken."""
+    for expected, number in enumerate(numbers, start=after + 1):
+        if number > expected:
+            raise RecordBroken(f"rows {expected} to {number - 1} are not in the database")
+        if number < expected:
+            raise RecordBroken(f"row {number} is in the database twice")

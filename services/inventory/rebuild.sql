@@ -39,7 +39,7 @@ set local search_path = public;
 select set_config('statement_timeout', $1, true);
 
 -- name: next_events
-select number, position, envelope
+select number, position, received_at, envelope
 from events
 where stream = $1 and number > $2
 order by number, received_at
@@ -51,14 +51,8 @@ select number from ledgers where stream = $1;
 -- name: index_second_set
 select index_second_set();
 
--- name: analyze_vms
-analyze rebuild.vms;
-
--- name: analyze_operations
-analyze rebuild.operations;
-
--- name: analyze_hosts
-analyze rebuild.hosts;
+-- name: analyze_second_set
+select analyze_second_set();
 
 -- name: take_second_set
 select take_second_set();
@@ -66,46 +60,22 @@ select take_second_set();
 -- name: drop_second_set
 select drop_second_set();
 
--- What a set of tables is: the SHA-256 over the SHA-256 of each row's text, in the order of the keys.
+-- name: history_is_whole
+-- It goes back to the first event.
+update history set begins = 'epoch';
 
--- name: hash_vms
-select
-    count(*) as rows,
-    sha256(coalesce(string_agg(sha256(convert_to(vms::text, 'UTF8')), '' order by id), '')) as hash
-from vms;
+-- name: hash_of_table
+-- In the schema $1.
+select rows, hash from hash_of_table($1, $2);
 
--- name: hash_operations
-select
-    count(*) as rows,
-    sha256(
-        coalesce(string_agg(sha256(convert_to(operations::text, 'UTF8')), '' order by id), '')
-    ) as hash
-from operations;
+-- name: hash_of_versions
+-- In the schema $1, of pieces from $3 up to $4.
+select piece, rows, hash from hash_of_versions($1, $2, $3, $4);
 
--- name: hash_hosts
-select
-    count(*) as rows,
-    sha256(coalesce(string_agg(sha256(convert_to(hosts::text, 'UTF8')), '' order by name), '')) as hash
-from hosts;
+-- name: differing_rows
+select key, count from differing_rows($1, $2);
 
--- name: differing_vms
--- The keys of rows that are not the same in both sets, or stand in one alone; at most $1.
-select coalesce(live.id, made.id)::text as key, count(*) over () as count
-from public.vms as live full join rebuild.vms as made on live.id = made.id
-where live::text is distinct from made::text
-order by key
-limit $1;
-
--- name: differing_operations
-select coalesce(live.id, made.id)::text as key, count(*) over () as count
-from public.operations as live full join rebuild.operations as made on live.id = made.id
-where live::text is distinct from made::text
-order by key
-limit $1;
-
--- name: differing_hosts
-select coalesce(live.name, made.name) as key, count(*) over () as count
-from public.hosts as live full join rebuild.hosts as made on live.name = made.name
-where live::text is distinct from made::text
-order by key
-limit $1;
+-- name: deaths
+update vm_lives set died = told.died
+from unnest($1::uuid[], $2::timestamptz[]) as told (id, died)
+where vm_lives.id = told.id;

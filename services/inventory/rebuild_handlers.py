@@ -18,7 +18,7 @@ from schemas.envelope import Envelope
 from schemas.problems import conflict
 from services.inventory.archives import gone
 from services.inventory.fleet_rebuild import FleetRebuild
-from services.inventory.rebuild import Rebuild, RowsMissing
+from services.inventory.rebuild import Rebuild, RecordBroken
 from services.inventory.rebuild_messages import failed, progress, said_of, step_of
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Queries
@@ -56,8 +56,8 @@ class Rebuilds:
                 told=tell,
                 at=self._rig.clock.now(),
             )
-        except RowsMissing as missing:
-            await self._fail(command, missing)
+        except RecordBroken as broken:
+            await self._fail(command, broken)
             return
         for message in said_of(outcome, command, site=site):
             await self._say(message)
@@ -69,9 +69,9 @@ class Rebuilds:
             taken=outcome.taken,
         )
 
-    async def _fail(self, command: Envelope[RebuildInventory], missing: RowsMissing) -> None:
+    async def _fail(self, command: Envelope[RebuildInventory], broken: RecordBroken) -> None:
         away = await self._rebuild.give_up()
-        problem = gone(away) if away else conflict(f"{missing}: vireo audit verify")
+        problem = gone(away) if away else conflict(f"{broken}: vireo audit verify")
         log.warning("inventory_not_rebuilt", operation=command.id, reason=problem.detail)
         now = self._rig.clock.now()
         await self._say(failed(command, problem, site=self._rig.site, at=now))

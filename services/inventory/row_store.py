@@ -48,14 +48,14 @@ class RowStore:
         what each of them concerns."""
         asked = (operation_of(each) for each in envelopes)
         operations = await self._rows("load_operations", asked, OperationRow, "id")
-        about = _about(envelopes, operations)
+        concerns = about(envelopes, operations)
         told = (host_told(each) for each in envelopes)
         tables = Tables(
             operations=operations,
-            vms=await self._rows("load_vms", (each.vm for each in about), VmRow, "id"),
+            vms=await self._rows("load_vms", (each.vm for each in concerns), VmRow, "id"),
             hosts=await self._rows("load_hosts", told, HostRow, "name"),
         )
-        return tables, about
+        return tables, concerns
 
     async def save(self, tables: Tables) -> None:
         await self._upsert("save_operations", tables.operations, OPERATION_COLUMNS)
@@ -78,7 +78,7 @@ class RowStore:
             await self._connection.execute(self._queries[query], *values)
 
 
-def _about(
+def about(
     envelopes: Iterable[Envelope[Any]], operations: Mapping[str, OperationRow]
 ) -> list[Concerned]:
     """What each event concerns; a later event of an operation knows the VM from an earlier one."""

@@ -33,7 +33,7 @@ from services.inventory.earlier import Earlier
 from services.inventory.effect_reads import EffectReads
 from services.inventory.fleet_rebuild import fleet_rebuild
 from services.inventory.month_files import MonthFiles
-from services.inventory.rebuild import Rebuild, RowsMissing
+from services.inventory.rebuild import Rebuild, RecordBroken
 from services.inventory.rebuild_handlers import rebuilds
 from services.inventory.replays import replays_of
 from services.inventory.retention import Retention
@@ -335,7 +335,7 @@ async def test_who_goes_on_in_the_stream_is_told_what_would_be_passed_by(kept: A
 async def test_what_cannot_be_made_of_files_fails_and_says_which_rows(kept: Audited) -> None:
     await retention_of(kept).turn()
     rebuild = rebuild_of(kept)
-    with pytest.raises(RowsMissing, match="rows 1 to 10 are not in the database"):
+    with pytest.raises(RecordBroken, match="rows 1 to 10 are not in the database"):
         await rebuild.run(id_of(901), take=True, told=nothing, at=datetime.now(UTC))
     (archive,) = await rebuild.give_up()
     assert archive.anchor.file == JANUARY
