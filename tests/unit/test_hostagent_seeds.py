@@ -64,6 +64,8 @@ async def test_a_seed_is_for_its_owner_alone_and_never_written_again(tmp_path: P
     await disks.write_seed(seeded(user_data="first"))
     written = disks.seed(VM).read_bytes()
     await disks.write_seed(seeded(user_data="second"))
+    # Of what comes back by the record, after FLEET was lost, nobody knows the content.
+    await disks.write_seed(assignment_of(spec=spec_of(seeded=True)))
 
     assert disks.seed(VM).read_bytes() == written
     assert b"first" in written

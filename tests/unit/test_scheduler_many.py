@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from schemas.cloud_init import CloudInit
 from schemas.commands import StopVm
-from schemas.copies import members_of
+from schemas.copies import creates_of, members_of
 from schemas.envelope import Envelope
 from schemas.events import OperationFailed, OperationSucceeded
 from schemas.forecasts import Change
@@ -29,6 +30,16 @@ VMS = tuple(member.vm for member in members_of(id_of(1), NAMES))
 
 def many(*, gang: bool = False, names: tuple[str, ...] = NAMES, **changes: Any) -> Envelope[Any]:
     return create_many(1, *names, gang=gang, **changes)
+
+
+def test_each_of_several_is_given_the_same_for_cloud_init() -> None:
+    given = CloudInit(user_data="#!/bin/sh")
+    wish = many(seeded=True)
+    wish = replace(wish, data=replace(wish.data, cloud_init=given))
+    placed = [create.data for create in creates_of(wish)]
+    assert [(one.vm, one.spec.name, one.cloud_init) for one in placed] == [
+        (vm, name, given) for vm, name in zip(VMS, NAMES, strict=True)
+    ]
 
 
 async def with_host(world: World, **changes: Any) -> None:
