@@ -22,12 +22,14 @@ def faults_of(definition: AnyDefinition) -> Iterator[FieldError]:
     if isinstance(definition, AlertRule):
         yield from _what_is_measured(definition)
         yield from _when_it_is_bad(definition)
-        yield from _what_is_said(definition)
+        yield from _which_labels_are_named(definition)
 
 
 def labels_of(rule: AlertRule) -> tuple[str, ...]:
-    """Those that a rule's alerts have."""
-    return EVENT_LABELS if rule.metric is None else METRIC_LABELS.get(rule.metric, ())
+    """Those that a rule's alerts have; none where it is about nothing that there is."""
+    if rule.metric is not None:
+        return METRIC_LABELS.get(rule.metric, ())
+    return EVENT_LABELS if rule.event is not None else ()
 
 
 def _what_is_measured(rule: AlertRule) -> Iterator[FieldError]:
@@ -42,8 +44,6 @@ def _what_is_measured(rule: AlertRule) -> Iterator[FieldError]:
         yield FieldError(field="/grown_within_s", detail="an `event` needs it")
     if rule.age and rule.grown_within_s:
         yield FieldError(field="/age", detail="expected either `age` or `grown_within_s`")
-    for label in sorted(rule.where.keys() - set(labels_of(rule))):
-        yield FieldError(field=f"/where/{label}", detail=f"the labels are {_labels(rule)}")
 
 
 def _when_it_is_bad(rule: AlertRule) -> Iterator[FieldError]:
@@ -59,12 +59,18 @@ def _is_good(rule: AlertRule, clear: float) -> bool:
     return rule.below is None or clear >= rule.below
 
 
-def _what_is_said(rule: AlertRule) -> Iterator[FieldError]:
+def _which_labels_are_named(rule: AlertRule) -> Iterator[FieldError]:
+    labels = labels_of(rule)
+    if not _is_about_something(rule):
+        return
+    shown = ", ".join(labels) or "(none)"
+    for label in sorted(rule.where.keys() - set(labels)):
+        yield FieldError(field=f"/where/{label}", detail=f"the labels are {shown}")
     try:
-        rule.summary.format_map(dict.fromkeys(labels_of(rule), ""))
+        rule.summary.format_map(dict.fromkeys(labels, ""))
     except (KeyError, IndexError, ValueError, AttributeError):
-        yield FieldError(field="/summary", detail=f"may name the labels {_labels(rule)}")
+        yield FieldError(field="/summary", detail=f"may name the labels {shown}")
 
 
-def _labels(rule: AlertRule) -> str:
-    return ", ".join(labels_of(rule)) or "(none)"
+def _is_about_something(rule: AlertRule) -> bool:
+    return rule.metric in METRIC_LABELS or rule.event in EVENTS

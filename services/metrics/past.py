@@ -20,7 +20,7 @@ from schemas.telemetry import HostFrame
 from services.metrics.answers import live_samples, metrics_of, unknown_series
 from services.metrics.columns import Measured
 from services.metrics.entries import Entries, bucketed, none_of, of_ticks
-from services.metrics.levels import FINEST, Reading, plan
+from services.metrics.levels import FINEST, Reading, floored, plan
 from services.metrics.recorder import Recorder
 from services.metrics.rings import RingLimits, Rings, Tick
 from services.metrics.series import SERIES, Kind
@@ -100,7 +100,9 @@ class Past:
         window_s = self.rings.limits.window_s
         if not reading.levels or query.since < self._clock.now().timestamp() - window_s:
             return reading
-        before = await self._kept().read(FINEST, entity(kind, name), query.since, ring_from_s)
+        # The minute in which the ring begins is the ring's own.
+        until_s = floored(ring_from_s, FINEST.step_s)
+        before = await self._kept().read(FINEST, entity(kind, name), query.since, until_s)
         return reading if len(before) else self._plan(kind, name, query, 0.0)
 
     def _ring_from_s(self, kind: Kind, name: str) -> float:

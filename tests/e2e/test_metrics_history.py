@@ -146,6 +146,15 @@ async def test_what_is_younger_than_the_service_is_shown_by_the_tick(world: Worl
     assert answer.series["cpus"].avg == (*(None,) * 120, *(2.0,) * 12)
 
 
+async def test_the_minute_in_which_the_service_began_is_no_time_before_it(world: World) -> None:
+    await world.clock.advance(25)
+    await world.begin()
+    await world.tell(180)
+    await world.store_all()
+    answer = await world.asked(-60, 205)
+    assert answer.step_s == TICK_S
+
+
 async def test_what_happened_while_postgres_was_gone_is_stored_when_it_is_back(
     own_postgres_server: PostgresServer,
 ) -> None:

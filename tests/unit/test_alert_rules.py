@@ -223,11 +223,11 @@ GOOD = AlertRule(name="a", metric="vireo_host_online", below=1, summary="{host}"
     ("rule", "faults"),
     [
         (GOOD, {}),
-        (replace(GOOD, metric=None), {"/metric": "either", "/summary": "kind, id, source"}),
+        (replace(GOOD, metric=None), {"/metric": "either"}),
         (replace(GOOD, event="vm.crashed"), {"/metric": "either", "/grown_within_s": "needs it"}),
         (replace(GOOD, below=None), {"/above": "either"}),
         (replace(GOOD, above=1), {"/above": "either"}),
-        (replace(GOOD, metric="vireo_nothing", summary=""), {"/metric": "vireo_nothing"}),
+        (replace(GOOD, metric="vireo_nothing"), {"/metric": "vireo_nothing"}),
         (replace(GOOD, of="vireo_nothing"), {"/of": "vireo_nothing"}),
         (
             replace(GOOD, metric=None, event="vm.exploded", grown_within_s=9, summary="{id}"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
+from rich.console import Console
 
 from schemas.ids import uuid7
 from schemas.loads import HostLoad, VmLoad
 from vireo.cli.layout import plain_page
+from vireo.cli.printing import rich_page
 from vireo.cli.top_view import (
     FRAME_LINES,
     Look,
@@ -82,10 +85,8 @@ def test_a_page_says_all_of_it() -> None:
         "1 hosts, 3 VMs, 3 running; by cpu; 12:00:05\n"
         "\n"
         "Hosts\n"
-        "  HOST  CPU   RECENT  LOAD  MEMORY          DISK  WAITS  IN       OUT  CPU TEMP  POWER  "
-        "VMS  TOLD\n"
-        "  h1    50 %  ▁▅█     1.25  1 GiB of 4 GiB  25 %  -      1 KiB/s  -    54 °C     -      "
-        "3    3 s\n"
+        "  HOST  CPU   RECENT  LOAD  MEMORY          DISK  WAITS  IN       OUT  CPU TEMP  VMS  TOLD\n"
+        "  h1    50 %  ▁▅█     1.25  1 GiB of 4 GiB  25 %  -      1 KiB/s  -    54 °C     3    3 s\n"
         "\n"
         "VMs\n"
         "  VM  HOST  STATE    CPUS       RECENT  MEMORY          READ  WRITE  IN  OUT\n"
@@ -93,6 +94,14 @@ def test_a_page_says_all_of_it() -> None:
         "  a   h1    running  0.10 of 2  ▁ █     300 B of 1 GiB  -     -      -   2 KiB/s\n"
         "  b   h1    running  - of 2     ▁ █     500 B of 1 GiB  -     -      -   2 KiB/s\n"
     )
+
+
+def test_on_a_narrow_terminal_a_row_still_takes_one_line() -> None:
+    console = Console(width=60, height=40, file=io.StringIO())
+    console.print(rich_page(top_page(LOOK, View()), cut=True))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    assert len(file.getvalue().splitlines()) == FRAME_LINES + 1 + 3
 
 
 def test_of_more_than_the_terminal_holds_the_first_are_shown_and_the_rest_by_scrolling() -> None:

@@ -101,13 +101,14 @@ def show_page(page: Page) -> None:
     _console().print(rich_page(page))
 
 
-def rich_page(page: Page, *, foot: str = "") -> Group:
-    """A page for a terminal; `foot` stands beneath it, if there is one."""
+def rich_page(page: Page, *, foot: str = "", cut: bool = False) -> Group:
+    """A page for a terminal; `foot` stands beneath it, if there is one. `cut`: rows of tables are cut to
+    the width there is, where they would else take several lines."""
     from rich.console import Group
 
     parts: list[RichTable | Text] = [_styled(page.title, "bold")]
     for section in page.sections:
-        parts += (_styled(""), _styled(section.title, "bold cyan"), *_rich_parts(section))
+        parts += (_styled(""), _styled(section.title, "bold cyan"), *_rich_parts(section, cut=cut))
     return Group(*parts, *((_styled(foot, "dim"),) if foot else ()))
 
 
@@ -130,7 +131,7 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
-def _rich_parts(section: Section) -> list[RichTable]:
+def _rich_parts(section: Section, *, cut: bool) -> list[RichTable]:
     from rich.table import Table as RichTable
 
     parts = []
@@ -142,16 +143,16 @@ def _rich_parts(section: Section) -> list[RichTable]:
             facts.add_row(_styled(name), _cell(value))
         parts.append(facts)
     if section.table is not None:
-        parts.append(_rich_table(section.table))
+        parts.append(_rich_table(section.table, cut=cut))
     return parts
 
 
-def _rich_table(table: Table) -> RichTable:
+def _rich_table(table: Table, *, cut: bool = False) -> RichTable:
     from rich.table import Table as RichTable
 
     shown = RichTable(box=None, header_style="bold", padding=(0, 1))
     for column in table.columns:
-        shown.add_column(column.upper(), overflow="fold")
+        shown.add_column(column.upper(), overflow="ellipsis" if cut else "fold", no_wrap=cut)
     for row in table.rows:
         shown.add_row(*(_cell(cell) for cell in row))
     return shown

@@ -84,7 +84,7 @@ async def _live(client: Client, view: View, host: str | None, every_s: float) ->
         async with _looks(client, host, every_s) as looks:
             while True:
                 fitting = View(sort=view.sort, skipped=view.skipped, lines=console.height - 1)
-                live.update(rich_page(top_page(look, fitting), foot=foot), refresh=True)
+                live.update(rich_page(top_page(look, fitting), foot=foot, cut=True), refresh=True)
                 key, newest = await _next(keys, looks)
                 if isinstance(newest, Look):
                     look, foot = newest, KEYS_HELP

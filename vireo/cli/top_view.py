@@ -112,42 +112,42 @@ def _fitting(look: Look, view: View) -> tuple[tuple[HostLoad, ...], tuple[VmLoad
     return look.hosts[:of_hosts], vms
 
 
+SOME_TELL = ("cpu temp", "power")
+"""Columns that stand there only where some host has such a thing."""
+
+
 def host_table(hosts: Sequence[HostLoad], *, now: datetime) -> Table:
-    return Table(
-        columns=(
-            "host",
-            "cpu",
-            "recent",
-            "load",
-            "memory",
-            "disk",
-            "waits",
-            "in",
-            "out",
-            "cpu temp",
-            "power",
-            "vms",
-            "told",
-        ),
-        rows=tuple(
-            (
-                host.host,
-                share(host.cpu_busy),
-                sparkline(host.recent_cpu, width=TICKS, lowest=0.0, highest=1.0),
-                number(host.load1),
-                _of_whole(host.memory_used_bytes, host.memory_total_bytes),
-                share(_disk_used(host)),
-                share(host.io_pressure),
-                _rate(host.received_bytes_s),
-                _rate(host.sent_bytes_s),
-                celsius(host.cpu_celsius),
-                NOTHING if host.power_watts is None else f"{host.power_watts:.0f} W",
-                str(host.vms_running),
-                age(host.at, now),
-            )
-            for host in hosts
-        ),
-    )
+    rows = [_host_cells(host, now) for host in hosts]
+    columns = tuple(name for name in _HOST_COLUMNS if name not in SOME_TELL or _is_told(name, rows))
+    return Table(columns=columns, rows=tuple(tuple(row[name] for name in columns) for row in rows))
+
+
+_HOST_COLUMNS = (
+    *("host", "cpu", "recent", "load", "memory", "disk", "waits", "in", "out"),
+    *("cpu temp", "power", "vms", "told"),
+)
+
+
+def _host_cells(host: HostLoad, now: datetime) -> dict[str, str]:
+    return {
+        "host": host.host,
+        "cpu": share(host.cpu_busy),
+        "recent": sparkline(host.recent_cpu, width=TICKS, lowest=0.0, highest=1.0),
+        "load": number(host.load1),
+        "memory": _of_whole(host.memory_used_bytes, host.memory_total_bytes),
+        "disk": share(_disk_used(host)),
+        "waits": share(host.io_pressure),
+        "in": _rate(host.received_bytes_s),
+        "out": _rate(host.sent_bytes_s),
+        "cpu temp": celsius(host.cpu_celsius),
+        "power": NOTHING if host.power_watts is None else f"{host.power_watts:.0f} W",
+        "vms": str(host.vms_running),
+        "told": age(host.at, now),
+    }
+
+
+def _is_told(name: str, rows: Sequence[dict[str, str]]) -> bool:
+    return any(row[name] != NOTHING for row in rows)
 
 
 def vm_table(vms: Sequence[VmLoad]) -> Table:
