@@ -44,6 +44,10 @@ class Invalid(VireoError):
     """The request is not valid; `errors` names every bad field."""
 
 
+class PutAway(NotFound):
+    """What is asked for is in files and not in the database any more."""
+
+
 class Unavailable(VireoError):
     """The server, or a part behind it, did not answer in spite of retries."""
 
@@ -82,6 +86,7 @@ class OperationFailed(VireoError):
 _BY_TYPE: dict[ProblemType, type[VireoError]] = {
     "urn:vireo:problem:idempotency-key-reused": Conflict,
     "urn:vireo:problem:request-in-flight": InFlight,
+    "urn:vireo:problem:put-away": PutAway,
 }
 _BY_STATUS: dict[int, type[VireoError]] = {
     400: Invalid,
@@ -89,7 +94,6 @@ _BY_STATUS: dict[int, type[VireoError]] = {
     403: Forbidden,
     404: NotFound,
     409: Conflict,
-    410: NotFound,
     413: Invalid,
     415: Invalid,
     422: Invalid,

@@ -73,12 +73,18 @@ class Retention:
             await self._tell_last()
             while (month := await self._next()) is not None:
                 await self._put_away(month)
-        except (Unfit, Broken, OSError) as fault:
-            if self.fault != str(fault):
-                log.error("month_not_put_away", reason=str(fault))
-            self.fault = str(fault)
+        except (Unfit, Broken) as fault:
+            self._note(str(fault))
+        except OSError as fault:
+            self._note(f"{self._folder}: {fault.strerror or fault}")
         else:
             self.fault = ""
+
+    def _note(self, reason: str) -> None:
+        fault = f"no month is put away: {reason}"
+        if self.fault != fault:
+            log.error("month_not_put_away", reason=reason)
+        self.fault = fault
 
     async def _put_away(self, month: Month) -> None:
         file = self._folder / archive_name(month.begin)

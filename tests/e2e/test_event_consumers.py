@@ -217,8 +217,8 @@ async def test_a_gateway_that_dies_is_outlived_by_those_who_listen(
         await asyncio.to_thread(door.write_text, "go on\n")
         assert await asyncio.to_thread(subscriber.wait, WAIT_S) == 0
     finally:
-        subscriber.kill()
-        subscriber.wait()
+        subscriber.terminate()
+        subscriber.wait(10)
     assert racks() == ["before", "after"]
     async with asyncio.timeout(WAIT_S):
         assert await heard == ["before", "after"]

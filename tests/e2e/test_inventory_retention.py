@@ -179,7 +179,8 @@ async def test_without_its_folder_nothing_is_put_away(kept: Audited) -> None:
     retention = retention_of(kept)
     await retention.turn()
     assert len(await numbers(kept)) == len(SAID)
-    assert "No such file or directory" in retention.fault
+    reason = f"{folder_of(kept)}: No such file or directory"
+    assert retention.fault == f"no month is put away: {reason}"
 
 
 async def test_a_month_that_is_put_off_is_an_alarm(kept: Audited) -> None:

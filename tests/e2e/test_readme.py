@@ -381,7 +381,7 @@ async def kv(connection: Nats, words: list[str]) -> Any:
 async def sub(connection: Nats, words: list[str]) -> Any:
     hearing = await connection.subscribe(words[0])
     await connection.flush()
-    if "crashed" in words[0]:
+    if "crashed" in words[0] or ".ledger." in words[0]:
         return "quiet"
     if words[0].startswith("vireo.evt"):
         await order(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,9 +11,13 @@ import pytest
 from schemas import samples
 from schemas.causes import Effect, EffectTree
 from schemas.changes import Changed, ChangedBy, FieldChange
+from schemas.problems import put_away
 from schemas.wire import encode, read_header
+from vireo.cli.audit_file import written
 from vireo.cli.audit_view import diff_table, log_table, tree_lines
+from vireo.cli.exits import Exit, code_of, error_text
 from vireo.cli.quantities import moment
+from vireo.errors import NotFound, error_of
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -55,6 +60,35 @@ def test_events_are_lines_with_who_and_what() -> None:
     (row,) = log_table([header], wide=True).rows
     assert row[1] == said.type.split(".", 1)[1].rpartition(".")[0]
     assert row[-2:] == (said.operation or "-", said.id)
+
+
+def test_a_file_comes_to_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "web1.jsonl"
+    with written(file) as out:
+        out.write(b"whole")
+    with pytest.raises(EOFError), written(file) as out:
+        out.write(b"half")
+        raise EOFError
+    assert [each.name for each in tmp_path.iterdir()] == ["web1.jsonl"]
+    assert file.read_bytes() == b"whole"
+
+
+def test_what_is_no_plain_file_is_written_to_as_it_goes() -> None:
+    with written(Path("/dev/null")) as out:
+        out.write(b"gone")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_who_asks_for_what_is_in_files_is_told_where_they_are_listed() -> None:
+    body = encode(put_away("Rows 1 to 10 were put away."))
+    error = error_of(410, {}, body)
+    assert isinstance(error, NotFound)
+    assert code_of(error) == Exit.NOT_FOUND
+    assert error_text(error, url="http://x").splitlines() == [
+        "error: These events are not in the database any more",
+        "  Rows 1 to 10 were put away.",
+        "hint: vireo audit archives",
+    ]
 
 
 def effect(name: str, at_ms: float, *effects: Effect, **more: str) -> Effect:

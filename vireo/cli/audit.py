@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from vireo.cli import audit_archive, audit_away, audit_search, completion, options, session
-from vireo.cli.audit_file import checked, progress
+from vireo.cli.audit_file import checked, progress, written
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples, moment_of
 from vireo.cli.printing import Output, note, show_data, show_lines, show_table
@@ -215,6 +214,8 @@ async def _verify_anchors(client: Client, key: str | None, folder: Path | None) 
     from schemas.seals import anchor_in
 
     state = await client.audit.state()
+    for alarm in state.alarms:
+        note(f"alarm: {alarm}")
     if not state.archives:
         return 0
     trusted = key or state.key or ""
@@ -222,7 +223,10 @@ async def _verify_anchors(client: Client, key: str | None, folder: Path | None) 
     anchors = [anchor_in(each) for each in state.archives]
     note(f"put away into files: {audit_away.said(anchors)}")
     found = audit_away.verify_files(anchors, folder, trusted) if folder else 0
-    return found + _show(faults)
+    found += _show(faults)
+    what = "months and their files" if folder else "months' anchors"
+    note(f"{len(anchors)} {what} checked: {_verdict(found)}")
+    return found
 
 
 async def _verify_record(
@@ -294,13 +298,5 @@ def _verdict(faults: int) -> str:
     return f"{faults} faults" if faults else "no fault"
 
 
-@contextmanager
-def _opened(file: Path | None) -> Iterator[Any]:
-    if file is None:
-        yield sys.stdout.buffer
-        return
-    try:
-        with file.open("wb") as opened:
-            yield opened
-    except OSError as error:
-        session.refuse(f"cannot write {file}: {error.strerror}")
+def _opened(file: Path | None) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(sys.stdout.buffer) if file is None else written(file)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vireo.cli import session
-from vireo.cli.audit_file import checked
+from vireo.cli.audit_file import checked, written
 from vireo.cli.exits import Exit
 from vireo.cli.options import examples, moment_of
 from vireo.cli.printing import note
@@ -76,13 +76,10 @@ async def _keep(audit: Audit, month: datetime, into: Path, key: str) -> int:
 
 
 async def _write(audit: Audit, file: Path, since: datetime, until: datetime) -> None:
-    """Beside its place first, so that half a file is never taken for a whole one."""
-    part = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with gzip.open(part, "wb") as out:
-            async for line in audit.export(since=since, until=until):
-                out.write(line + b"\n")
-        part.rename(file)
     except OSError as error:
-        session.refuse(f"cannot write {file}: {error.strerror}")
+        session.refuse(f"cannot make {file.parent}: {error.strerror}")
+    with written(file) as out, gzip.open(out, "wb") as packed:
+        async for line in audit.export(since=since, until=until):
+            packed.write(line + b"\n")

@@ -55,6 +55,24 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", unpacked)
 
 
+@contextmanager
+def written(file: Path) -> Iterator[IO[bytes]]:
+    """A file to write: it comes to its place whole or not at all. What is no plain file is written to as
+    it goes."""
+    plain = file.is_file() or not file.exists()
+    part = file.with_name(f"{file.name}.part") if plain else file
+    try:
+        with part.open("wb") as out:
+            yield out
+        if plain:
+            part.replace(file)
+    except OSError as error:
+        session.refuse(f"cannot write {file}: {error.strerror}")
+    finally:
+        if plain:
+            part.unlink(missing_ok=True)
+
+
 def progress() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -76,6 +76,8 @@ def hint_of(error: VireoError, *, url: str) -> str:
                 f"{url} wants a token: set VIREO_TOKEN, or store one with"
                 " 'vireo context set NAME --url URL --token-stdin'"
             )
+        case errors.PutAway():
+            return "vireo audit archives"
         case errors.NotFound():
             noun = error.problem.title.rsplit(" ", 1)[-1].lower()
             return LISTS.get(noun, "vireo vm list")
@@ -96,4 +98,5 @@ def code_of_failure(problem: Problem) -> Exit:
     return {
         "urn:vireo:problem:conflict": Exit.CONFLICT,
         "urn:vireo:problem:not-found": Exit.NOT_FOUND,
+        "urn:vireo:problem:put-away": Exit.NOT_FOUND,
     }.get(problem.type, Exit.FAILED)

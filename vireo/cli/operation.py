@@ -9,6 +9,7 @@ import typer
 
 from schemas.resources import OperationPhase
 from vireo.cli import acting, completion, options, session
+from vireo.cli.audit_away import note_what_is_away
 from vireo.cli.options import examples
 from vireo.cli.printing import Output, show_data, show_page, show_table
 
@@ -96,5 +97,7 @@ def show(
             show_data(found, output)
         else:
             show_page(operation_page(found, now=then or datetime.now(UTC)))
+            if not found.trail:
+                await note_what_is_away(client, found.created_at)
 
     session.run(context, body)
