@@ -59,8 +59,10 @@ UNPLACEABLE = Problem(
 
 
 @contextlib.asynccontextmanager
-async def at(gateway: Gateway, *, token: str = TOKEN) -> AsyncIterator[Client]:
-    async with serving(gateway) as url, Client(url, token, settings=QUICK) as client:
+async def at(
+    gateway: Gateway, *, token: str = TOKEN, settings: ClientSettings = QUICK
+) -> AsyncIterator[Client]:
+    async with serving(gateway) as url, Client(url, token, settings=settings) as client:
         yield client
 
 
@@ -160,7 +162,7 @@ async def test_a_wait_ends_in_time_and_the_operation_goes_on() -> None:
 
 async def test_a_wait_outlives_a_server_that_is_away_for_a_while() -> None:
     gateway = Gateway()
-    async with at(gateway) as client:
+    async with at(gateway, settings=structs.replace(QUICK, patience_s=30)) as client:
         pending = await client.vms.create(SPEC)
         gateway.refuses_next = [away()] * (QUICK.attempts + 1)
         assert (await pending).phase == "succeeded"
