@@ -134,7 +134,7 @@ class Scored(Struct, frozen=True, kw_only=True, gc=False):
     terms: dict[str, float]
 
 
-class Placement(Struct, frozen=True, kw_only=True):
+class Placement(Struct, frozen=True, kw_only=True, gc=False):
     """The reason of a placement: who won, the best five with their terms, who was excluded and why."""
 
     host: HostName

@@ -30,7 +30,6 @@ from services.scheduler.requests import (
     Requests,
     demand_of,
     foreign_demand,
-    keeps_away,
 )
 from services.scheduler.table import Table
 
@@ -275,8 +274,8 @@ class Fleet:
     def _count(self, held: Held) -> None:
         here = held.assignment
         self.table.take(here.host, held.demand)
-        away = keeps_away(self.request(here.spec))
-        self.table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, away))
+        shuns = self.request(here.spec).shuns
+        self.table.join((here.vm, here.host), here.host, Member(0, here.spec.labels, shuns))
 
     def _charge(self, held: Held, sign: int) -> None:
         """Count an assignment against its project's quota, or no longer."""

@@ -7,11 +7,12 @@ sparse: they cost by the VMs that match, not by the hosts there are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from services.scheduler.columns import Floats, Ints
 from services.scheduler.selectors import Selector, matches
@@ -19,6 +20,9 @@ from services.scheduler.selectors import Selector, matches
 CACHED_GROUPS = 4096
 FIRST_ROOM = 4
 Pair = tuple[str, str]
+RowNumbers = NDArray[np.intp]
+"""Rows in the type that NumPy indexes by: any other is converted each time, which costs more than
+to look up a few rows."""
 
 
 class RowCounts:
@@ -26,7 +30,7 @@ class RowCounts:
 
     def __init__(self) -> None:
         self._place: dict[int, int] = {}
-        self._rows: Ints = np.empty(FIRST_ROOM, np.int32)
+        self._rows: RowNumbers = np.empty(FIRST_ROOM, np.intp)
         self._counts: Floats = np.empty(FIRST_ROOM, np.float64)
 
     def copy(self) -> RowCounts:
@@ -36,7 +40,7 @@ class RowCounts:
         return twin
 
     @property
-    def rows(self) -> Ints:
+    def rows(self) -> RowNumbers:
         return self._rows[: len(self._place)]
 
     @property
@@ -50,19 +54,21 @@ class RowCounts:
         """`count` may be negative; a row that falls to nothing is dropped."""
         place = self._place.get(row)
         if place is None:
-            place = self._append(row)
-        self._counts[place] += count
-        if self._counts[place] == 0:
+            self._append(row, count)
+            return
+        left = self._counts[place] + count
+        if left:
+            self._counts[place] = left
+        else:
             self._remove(row, place)
 
-    def _append(self, row: int) -> int:
+    def _append(self, row: int, count: int) -> None:
         place = len(self._place)
         if place == len(self._rows):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
             self._counts = np.concatenate([self._counts, np.empty_like(self._counts)])
-        self._rows[place], self._counts[place] = row, 0.0
+        self._rows[place], self._counts[place] = row, count
         self._place[row] = place
-        return place
 
     def _remove(self, row: int, place: int) -> None:
         last = len(self._place) - 1
@@ -77,19 +83,31 @@ class RowCounts:
         self._place = {int(row): place for place, row in enumerate(self.rows)}
 
 
-class AntiTerm(Struct, frozen=True):
+class AntiTerm(Struct, frozen=True, gc=False):
     """A required anti-affinity of VMs that are placed: it keeps others away, too."""
 
     chosen: Selector
     topology: str | None
+    mutual: bool
+    """Those who hold it are selected by it themselves, as copies are that keep apart: wherever it is
+    held, there is a VM of the selector."""
 
 
-class Member(Struct, frozen=True):
+class Member(Struct, frozen=True, gc=False):
     """A placed VM as groups see it."""
 
     row: int
     labels: Mapping[str, str]
     keeps_away: tuple[AntiTerm, ...] = ()
+
+
+class Apart(Struct, frozen=True):
+    """Where a VM may not be: the hosts of those it shuns, and of those that shun it."""
+
+    shunned: Sequence[tuple[AntiTerm, RowCounts]]
+    shunning: Sequence[tuple[AntiTerm, RowCounts]]
+    """Without those that are shunned themselves: where both shun alike the term is mutual, and who
+    holds it is among those that it selects."""
 
 
 class Groups:
@@ -102,16 +120,17 @@ class Groups:
         self._counted = _Index()
         self._holders: dict[AntiTerm, RowCounts] = {}
         self._held = _Index()
-        self._answer: tuple[Mapping[str, str], list[tuple[AntiTerm, RowCounts]]] | None = None
-        """What was said last of who keeps a VM away: to be said again for each host in words."""
+        self._answer: tuple[Mapping[str, str], Sequence[AntiTerm], Apart] | None = None
+        """What was said last of where a VM may not be: it is asked again to put it in words."""
 
     def copy(self) -> Groups:
         """The same, to be changed without harm. Counts of selectors are made anew when asked for."""
         twin = Groups()
         twin._members = self._members.copy()
         twin._by_pair = {pair: keys.copy() for pair, keys in self._by_pair.items()}
-        twin._holders = {term: counts.copy() for term, counts in self._holders.items()}
-        twin._held = self._held.copy()
+        for term, holders in self._holders.items():
+            twin._holders[term] = holders.copy()
+            twin._held.add(term, term.chosen, twin._holders[term])
         return twin
 
     def add(self, key: Any, member: Member) -> None:
@@ -139,16 +158,21 @@ class Groups:
                 del self._counts[oldest]
                 self._counted.remove(oldest, oldest)
             self._counts[chosen] = found
-            self._counted.add(chosen, chosen)
+            self._counted.add(chosen, chosen, found)
         return found
 
-    def keeping_away(self, labels: Mapping[str, str]) -> list[tuple[AntiTerm, RowCounts]]:
-        """The anti-affinities of placed VMs that are about a VM of these labels, and who holds them."""
-        if self._answer is None or self._answer[0] is not labels:
-            terms = self._held.about(labels.items())
-            found = [(term, self._holders[term]) for term in terms if matches(term.chosen, labels)]
-            self._answer = labels, found
-        return self._answer[1]
+    def apart(self, labels: Mapping[str, str], shuns: Sequence[AntiTerm]) -> Apart:
+        """Where a VM of these labels, which shuns so, may not be."""
+        answer = self._answer
+        if answer is None or answer[0] is not labels or answer[1] is not shuns:
+            shunned = [(term, self.counts(term.chosen)) for term in shuns]
+            shunning = [
+                (term, holders)
+                for term, holders in self._held.about(labels.items())
+                if term not in shuns and matches(term.chosen, labels)
+            ]
+            answer = self._answer = labels, shuns, Apart(shunned, shunning)
+        return answer[2]
 
     def move(self, moved: Ints) -> None:
         """Rows have new numbers."""
@@ -161,9 +185,9 @@ class Groups:
 
     def _count(self, member: Member, count: int) -> None:
         self._answer = None
-        for chosen in self._counted.about(member.labels.items()):
+        for chosen, counts in self._counted.about(member.labels.items()):
             if matches(chosen, member.labels):
-                self._counts[chosen].add(member.row, count)
+                counts.add(member.row, count)
         for term in member.keeps_away:
             self._hold(term, member.row, count)
 
@@ -171,7 +195,7 @@ class Groups:
         holders = self._holders.get(term)
         if holders is None:
             holders = self._holders[term] = RowCounts()
-            self._held.add(term, term.chosen)
+            self._held.add(term, term.chosen, holders)
         holders.add(row, count)
         if not len(holders.rows):
             del self._holders[term]
@@ -189,18 +213,14 @@ class Groups:
 
 
 class _Index:
-    """Things with a selector, found by the first pair of it, so that few are asked whether they match."""
+    """Counts of things with a selector, found by the first pair of it, so that few are asked whether
+    they match."""
 
     def __init__(self) -> None:
-        self._by_pair: dict[Pair | None, dict[Any, None]] = {}
+        self._by_pair: dict[Pair | None, dict[Any, RowCounts]] = {}
 
-    def copy(self) -> _Index:
-        twin = _Index()
-        twin._by_pair = {pair: things.copy() for pair, things in self._by_pair.items()}
-        return twin
-
-    def add(self, thing: Any, chosen: Selector) -> None:
-        self._by_pair.setdefault(_first(chosen), {})[thing] = None
+    def add(self, thing: Any, chosen: Selector, counts: RowCounts) -> None:
+        self._by_pair.setdefault(_first(chosen), {})[thing] = counts
 
     def remove(self, thing: Any, chosen: Selector) -> None:
         things = self._by_pair[_first(chosen)]
@@ -208,10 +228,11 @@ class _Index:
         if not things:
             del self._by_pair[_first(chosen)]
 
-    def about(self, pairs: Iterable[Pair]) -> list[Any]:
-        found: list[Any] = list(self._by_pair.get(None, ()))
+    def about(self, pairs: Iterable[Pair]) -> list[tuple[Any, RowCounts]]:
+        found = list(self._by_pair.get(None, {}).items())
         for pair in pairs:
-            found += self._by_pair.get(pair, ())
+            if things := self._by_pair.get(pair):
+                found += things.items()
         return found
 
 

@@ -69,7 +69,7 @@ class HostRow(Struct, frozen=True, kw_only=True):
     """Start of the present run of renewals without a gap longer than a lease."""
 
 
-class Held(Struct, frozen=True, kw_only=True):
+class Held(Struct, frozen=True, kw_only=True, gc=False):
     """An assignment as the fleet table holds it. Revision 0: decided, not yet written."""
 
     assignment: VmAssignment

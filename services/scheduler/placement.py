@@ -12,9 +12,9 @@ from schemas.resources import Excluded, Placement, PlacementRule, Scored, VmSpec
 from services.scheduler.choice import Choice, Chooser, best_rows
 from services.scheduler.compiled import CompiledPolicy, parts
 from services.scheduler.model import Ask
-from services.scheduler.reasons import Teller, teller
+from services.scheduler.reasons import teller
 from services.scheduler.requests import Request
-from services.scheduler.rules import FITS, ORDER, UNSEEN, node_fits
+from services.scheduler.rules import CODE, UNSEEN, node_fits
 from services.scheduler.table import Table
 
 DIGITS = 4
@@ -53,8 +53,8 @@ def place(
 
 def count_excluded(choice: Choice) -> dict[PlacementRule, int]:
     """How many hosts each rule was the first to exclude, in the order of the rules."""
-    counts = np.bincount(choice.verdicts, minlength=UNSEEN + 1)
-    return {rule: int(counts[code]) for code, rule in enumerate(ORDER, start=1) if counts[code]}
+    counts = np.bincount(choice.verdicts, minlength=UNSEEN + 1).tolist()
+    return {rule: counts[code] for rule, code in CODE.items() if counts[code]}
 
 
 def best_node(table: Table, request: Request, row: int) -> int | None:
@@ -95,21 +95,12 @@ def _excluded(
     table: Table, request: Request, choice: Choice, counts: dict[PlacementRule, int], most: int
 ) -> tuple[Excluded, ...]:
     """At most so many, those that the last rule excluded first, then by name. `counts` are by rule."""
-    if not counts:
-        return ()
-    verdicts = choice.verdicts
-    shown = np.flatnonzero((verdicts != FITS) & (verdicts != UNSEEN))
-    if len(counts) > 1:
-        shown = shown[np.argsort(-verdicts[shown], kind="stable")]
-    shown = shown[:most]
-    tellers: dict[PlacementRule, Teller] = {}
-    found = []
-    for row, code in zip(shown.tolist(), verdicts[shown].tolist(), strict=True):
-        rule = ORDER[code - 1]
-        tell = tellers.get(rule)
-        if tell is None:
-            tell = tellers[rule] = teller(rule, table, request, verdicts)
-        found.append(Excluded(host=table.columns.names[row], rule=rule, detail=tell(row)))
+    names, verdicts = table.columns.names, choice.verdicts
+    found: list[Excluded] = []
+    for rule in reversed(counts):
+        rows = (verdicts == CODE[rule]).nonzero()[0][: most - len(found)].tolist()
+        tell = teller(rule, table, request, verdicts)
+        found += [Excluded(host=names[row], rule=rule, detail=tell(row)) for row in rows]
     return tuple(found)
 
 

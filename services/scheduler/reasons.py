@@ -193,34 +193,28 @@ def _anti_affinity(table: Table, request: Request, row: int, _: NDArray[np.int8]
 
 def _apart(table: Table, request: Request) -> Teller:
     """Whom the VM shuns first, then who shuns it. What is asked of every row is looked up once."""
-    shunned = [
-        (table.groups.counts(chosen), said.topology, selector_words(chosen))
-        for chosen, said in request.away
-        if said.required
-    ]
-    shunning = [
-        (holders, term.topology, selector_words(term.chosen))
-        for term, holders in table.groups.keeping_away(request.spec.labels)
-    ]
-
-    if all(topology is None for _, topology, _ in (*shunned, *shunning)):
-        told: dict[int, str] = {}
-        for counts, _, words in reversed(shunning):
-            told |= dict.fromkeys(counts.rows.tolist(), f"a VM on it keeps VMs with {words} away")
-        for counts, _, words in reversed(shunned):
-            told |= dict.fromkeys(counts.rows.tolist(), f"a VM with {words} is on it")
-        return told.__getitem__
+    apart = table.groups.apart(request.spec.labels, request.shuns)
 
     def tell(row: int) -> str:
-        for counts, topology, words in shunned:
-            if _is_near(table, counts, topology, row):
-                return f"a VM with {words} is {_place(table, topology, row)}"
-        for counts, topology, words in shunning:
-            if _is_near(table, counts, topology, row):
-                return f"a VM {_place(table, topology, row)} keeps VMs with {words} away"
+        for term, counts in apart.shunned:
+            if _is_near(table, counts, term.topology, row):
+                return _shunned_words(term.chosen, _place(table, term.topology, row))
+        for term, counts in apart.shunning:
+            if _is_near(table, counts, term.topology, row):
+                return _shunning_words(term.chosen, _place(table, term.topology, row))
         return "a VM that keeps it away is there"
 
     return tell
+
+
+@lru_cache(maxsize=CACHED_WORDS)
+def _shunned_words(chosen: Selector, place: str) -> str:
+    return f"a VM with {selector_words(chosen)} is {place}"
+
+
+@lru_cache(maxsize=CACHED_WORDS)
+def _shunning_words(chosen: Selector, place: str) -> str:
+    return f"a VM {place} keeps VMs with {selector_words(chosen)} away"
 
 
 def _is_near(table: Table, counts: RowCounts, topology: str | None, row: int) -> bool:

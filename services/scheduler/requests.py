@@ -14,7 +14,7 @@ from msgspec import Struct
 from schemas.resources import HostFacts, VmSpec
 from schemas.rules import Affinity, HostPreference, Spread
 from services.scheduler.groups import AntiTerm
-from services.scheduler.selectors import Selector, selector
+from services.scheduler.selectors import Selector, matches, selector
 
 KIB_PER_MIB = 1024
 LATELY = 512
@@ -24,7 +24,7 @@ Counted = tuple[str, Any]
 """What is counted by class: `("device", name)`, `("pool", name)`, `("huge", size in KiB)`."""
 
 
-class Demand(Struct, frozen=True, kw_only=True):
+class Demand(Struct, frozen=True, kw_only=True, gc=False):
     """What a VM takes of a host, or several take together."""
 
     cpus: int = 0
@@ -35,7 +35,7 @@ class Demand(Struct, frozen=True, kw_only=True):
     """The NUMA node that it was promised, by its place in the host's facts."""
 
 
-class Storage(Struct, frozen=True):
+class Storage(Struct, frozen=True, gc=False):
     """What the disks in one pool (None: the host's own) take: images may be larger than was asked."""
 
     pool: str | None
@@ -48,7 +48,7 @@ class Storage(Struct, frozen=True):
         return self.blank_gib + sum(max(size, images.get(name, 0)) for name, size in self.images)
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True, kw_only=True, gc=False):
     """A `VmSpec` made ready; times and chance are not part of it."""
 
     spec: VmSpec
@@ -65,6 +65,8 @@ class Request(Struct, frozen=True, kw_only=True):
     where: Selector
     near: tuple[tuple[Selector, Affinity], ...]
     away: tuple[tuple[Selector, Affinity], ...]
+    shuns: tuple[AntiTerm, ...]
+    """What of `away` is required: whom this VM, once placed, keeps away in its turn."""
     spread: tuple[tuple[Selector, Spread], ...]
     prefer: tuple[tuple[Selector, HostPreference], ...]
 
@@ -85,6 +87,7 @@ def request_of(spec: VmSpec) -> Request:
         where, on.host, on.not_on, on.tolerations, tuple((one, said.weight) for one, said in prefer),
     )
     # fmt: on
+    away = tuple((selector(one.labels, one.expressions), one) for one in on.anti_affinity)
     return Request(
         spec=spec,
         shape=shape,
@@ -98,7 +101,12 @@ def request_of(spec: VmSpec) -> Request:
         one_node=hardware.numa == "one",
         where=where,
         near=tuple((selector(one.labels, one.expressions), one) for one in on.affinity),
-        away=tuple((selector(one.labels, one.expressions), one) for one in on.anti_affinity),
+        away=away,
+        shuns=tuple(
+            AntiTerm(one, said.topology, matches(one, spec.labels))
+            for one, said in away
+            if said.required
+        ),
         spread=tuple((selector(one.labels, one.expressions), one) for one in on.spread),
         prefer=prefer,
     )
@@ -147,11 +155,6 @@ def foreign_demand(facts: HostFacts) -> Demand:
         cpus=sum(domain.cpus for domain in running),
         memory_mib=sum(domain.memory_mib for domain in running),
     )
-
-
-def keeps_away(request: Request) -> tuple[AntiTerm, ...]:
-    """Whom this VM, once placed, keeps away from its host."""
-    return tuple(AntiTerm(one, said.topology) for one, said in request.away if said.required)
 
 
 def _storage(spec: VmSpec) -> tuple[Storage, ...]:

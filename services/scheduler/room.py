@@ -17,7 +17,7 @@ from services.scheduler.columns import Floats, Rows
 from services.scheduler.compiled import CompiledPolicy, judge_fleet, judge_hosts
 from services.scheduler.groups import Member
 from services.scheduler.placement import best_node
-from services.scheduler.requests import Demand, Request, demand_of, keeps_away
+from services.scheduler.requests import Demand, Request, demand_of
 from services.scheduler.rules import CODE, FITS, storage_gib
 from services.scheduler.table import Table
 
@@ -83,7 +83,7 @@ def _one_by_one(
             return Fill(counts, complete=True)
         host = table.columns.names[best]
         _put(table, request, host, _place_of(table, request, best), images)
-        table.join(("copy", number), host, Member(0, request.spec.labels, keeps_away(request)))
+        table.join(("copy", number), host, Member(0, request.spec.labels, request.shuns))
         counts[host] = counts.get(host, 0) + 1
     left = chooser.choose(request, policy, chance=most, now=now).best
     return Fill(counts, complete=left is None)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from schemas.resources import PlacementRule
 from schemas.rules import Spread, Taint, Toleration
 from services.scheduler.columns import Bools, Floats, Rows
+from services.scheduler.groups import RowNumbers
 from services.scheduler.requests import Request, Storage
 from services.scheduler.selectors import Selector, matches
 from services.scheduler.table import Table
@@ -234,23 +235,16 @@ def holds_near(table: Table, chosen: Selector, topology: str | None) -> Bools:
 
 def _anti_affinity(table: Table, request: Request, verdicts: NDArray[np.int8]) -> list[Excluded]:
     """Both ways: whom this VM shuns, and the VMs that are placed and shun it."""
-    found = [
-        _rows_near(table, table.groups.counts(chosen), said.topology)
-        for chosen, said in request.away
-        if said.required
-    ]
-    found += [
-        _rows_near(table, holders, term.topology)
-        for term, holders in table.groups.keeping_away(request.spec.labels)
-    ]
+    found, rows = list[Excluded](), list[RowNumbers]()
+    apart = table.groups.apart(request.spec.labels, request.shuns)
+    for term, counts in (*apart.shunned, *apart.shunning):
+        if term.topology is None:
+            rows.append(counts.rows)
+        else:
+            found.append(_summed(table, counts, term.topology) > 0)
+    if rows:
+        found.append(rows[0] if len(rows) == 1 else np.concatenate(rows))
     return found
-
-
-def _rows_near(table: Table, counts: Any, topology: str | None) -> Excluded:
-    if topology is None:
-        rows: Excluded = counts.rows
-        return rows
-    return _summed(table, counts, topology) > 0
 
 
 def _spread(table: Table, request: Request, verdicts: NDArray[np.int8]) -> list[Excluded]:

@@ -17,7 +17,7 @@ from services.scheduler.columns import NO_VALUE, Bools, Columns
 CACHED_SELECTORS = 64
 
 
-class Selector(Struct, frozen=True):
+class Selector(Struct, frozen=True, gc=False):
     """All must hold. `pairs` are sorted; `expressions` stand as they were given."""
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -32,6 +32,8 @@ def matches(chosen: Selector, labels: Mapping[str, str]) -> bool:
     for key, value in chosen.pairs:
         if labels.get(key) != value:
             return False
+    if not chosen.expressions:
+        return True
     return all(holds(one, labels.get(one.key)) for one in chosen.expressions)
 
 
