@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from schemas.ids import HostName, LabelKey, Labels, SiteName, VmId
+from schemas.ids import HostName, LabelKey, Labels, Name, SiteName, VmId
 from schemas.problems import Problem
 from schemas.resources import Excluded, Placement, PlacementRule
 
@@ -124,12 +124,15 @@ class Capacity(Struct, frozen=True, kw_only=True, omit_defaults=True):
     site: SiteName
     policy: str = ""
     policy_version: int = 0
+    project: Name | None = None
+    """Of the spec: its quota bounds `count`."""
     count: int | None = None
     """None where no spec was asked about."""
     complete: bool = True
     """False: counting stopped at its bound; at least so many fit."""
     hosts: tuple[Room, ...] = ()
-    """Those with room, the most first; some, where there are many."""
+    """Those with room, the most first; some, where there are many. What fits on a host, and on those
+    with a label, is said without regard to a quota."""
     hosts_with_room: int = 0
     by: LabelKey | None = None
     values: tuple[RoomByLabel, ...] = ()
@@ -138,5 +141,8 @@ class Capacity(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What stops the next one: some of the hosts, the nearest to fitting first."""
     excluded_by: dict[PlacementRule, int] = {}
     """What stops the next one: how many hosts each rule is the first to exclude."""
+    over_quota: tuple[str, ...] = ()
+    """What stops the next one: what it would break of its project's quota, the copies before it counted
+    as taken."""
     displaced: Displaced | None = None
     """Where hosts are taken away."""

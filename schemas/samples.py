@@ -645,6 +645,7 @@ CAPACITY = forecasts.Capacity(
     site=SITE,
     policy="spread",
     policy_version=1,
+    project=PROJECT.name,
     count=27,
     hosts=(forecasts.Room(host=HOST, count=27),),
     hosts_with_room=1,
@@ -656,6 +657,7 @@ CAPACITY = forecasts.Capacity(
         ),
     ),
     excluded_by={"memory": 1},
+    over_quota=("64 CPUs are allowed, 64 are taken, 1 more are asked for",),
     displaced=forecasts.Displaced(
         vms=2,
         placed=1,

@@ -20,6 +20,7 @@ from schemas.queries import CountCapacity
 from schemas.resources import HostConfig, HostFacts, HostImage, Placement, VmSpec
 from services.scheduler.choice import Chooser
 from services.scheduler.compiled import CompiledPolicy
+from services.scheduler.definitions import broken_by, most_within
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import Ask, Held, HostRow
 from services.scheduler.placement import NoHost, place
@@ -45,6 +46,8 @@ def capacity(
     if asked.policy is not None:
         fleet.put_policy(asked.policy)
     spec = replace(asked.spec, policy=_named(asked.spec, asked.policy))
+    if spec.project is not None and fleet.definitions.project(spec.project) is None:
+        return not_found("project", spec.project)
     policy = fleet.policy_of(spec)
     if policy is None:
         return not_found("policy", spec.policy or "")
@@ -76,20 +79,26 @@ def _count(
     images = {row.name: row.images for row in fleet.hosts()}
     request = request_of(spec)
     found = fill(fleet.table, request, policy, images, now=now, most=most)
-    stop = place(Chooser(fleet.table), request, policy, Ask(now=now, chance=most))
+    room = sum(found.counts.values())
     rooms = sorted(found.counts.items(), key=lambda one: (-one[1], one[0]))
     shown = fleet.limits.reasons
     answer = replace(
         answer,
         policy=policy.policy.name,
         policy_version=policy.policy.version,
-        count=sum(found.counts.values()),
+        project=spec.project,
+        count=room,
         complete=found.complete,
         hosts=tuple(Room(host=host, count=count) for host, count in rooms[:shown]),
         hosts_with_room=len(rooms),
         by=by,
         values=() if by is None else _by_label(fleet, found, by)[:shown],
     )
+    answer = _within_quota(answer, fleet, spec, room=room)
+    if answer.count != room:
+        # The next one would have a host.
+        return answer
+    stop = place(Chooser(fleet.table), request, policy, Ask(now=now, chance=most))
     if not isinstance(stop, NoHost):
         return answer
     return replace(
@@ -97,6 +106,19 @@ def _count(
         excluded=stop.excluded[: fleet.limits.shown_reasons],
         excluded_by=stop.excluded_by,
     )
+
+
+def _within_quota(answer: Capacity, fleet: Fleet, spec: VmSpec, *, room: int) -> Capacity:
+    """At most as many as the project's quota lets in, though hosts have room for more."""
+    project = fleet.definitions.project(spec.project) if spec.project is not None else None
+    if project is None:
+        return answer
+    taken, asked = fleet.definitions.taken(project.name), fleet.asks_for(spec)
+    allowed = most_within(project.quota, taken=taken, asked=asked)
+    if allowed is None or allowed > room:
+        return answer
+    over = broken_by(project.quota, taken=taken.plus(asked, allowed), asked=asked)
+    return replace(answer, count=allowed, complete=True, over_quota=tuple(over))
 
 
 def _by_label(fleet: Fleet, found: Fill, by: str) -> tuple[RoomByLabel, ...]:

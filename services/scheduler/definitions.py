@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from schemas.definitions import Project
+from schemas.definitions import Project, Quota
 from schemas.policies import Policy
 from schemas.problems import Problem, quota_exceeded
 from schemas.resources import VmSpec
@@ -29,12 +29,12 @@ class Amounts(Struct, frozen=True, kw_only=True):
     memory_mib: int = 0
     disk_gib: int = 0
 
-    def plus(self, other: Amounts, sign: int = 1) -> Amounts:
+    def plus(self, other: Amounts, times: int = 1) -> Amounts:
         return Amounts(
-            vms=self.vms + sign * other.vms,
-            cpus=self.cpus + sign * other.cpus,
-            memory_mib=self.memory_mib + sign * other.memory_mib,
-            disk_gib=self.disk_gib + sign * other.disk_gib,
+            vms=self.vms + times * other.vms,
+            cpus=self.cpus + times * other.cpus,
+            memory_mib=self.memory_mib + times * other.memory_mib,
+            disk_gib=self.disk_gib + times * other.disk_gib,
         )
 
 
@@ -133,11 +133,24 @@ class Definitions:
 
 def over_quota(project: Project, *, taken: Amounts, asked: Amounts) -> Problem | None:
     """Why a VM is more than its project may have, naming every quota that it would break."""
-    most = asdict(project.quota)
-    have, want = asdict(taken), asdict(asked)
-    over = [
+    over = broken_by(project.quota, taken=taken, asked=asked)
+    return quota_exceeded(project.name, over) if over else None
+
+
+def broken_by(quota: Quota, *, taken: Amounts, asked: Amounts) -> list[str]:
+    """What of a quota a VM would break, in words."""
+    most, have, want = asdict(quota), asdict(taken), asdict(asked)
+    return [
         f"{most[name]} {unit} are allowed, {have[name]} are taken, {want[name]} more are asked for"
         for name, unit in UNITS.items()
         if most[name] is not None and have[name] + want[name] > most[name]
     ]
-    return quota_exceeded(project.name, over) if over else None
+
+
+def most_within(quota: Quota, *, taken: Amounts, asked: Amounts) -> int | None:
+    """How many VMs that ask for so much a quota lets in, one after the other; None is no limit."""
+    most, have, want = asdict(quota), asdict(taken), asdict(asked)
+    left = {name: most[name] - have[name] for name in UNITS if most[name] is not None}
+    if any(left[name] < want[name] for name in left):
+        return 0
+    return min((left[name] // want[name] for name in left if want[name]), default=None)

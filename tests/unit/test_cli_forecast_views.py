@@ -168,6 +168,35 @@ def test_capacity_is_shown_by_label_by_host_and_with_what_stops_the_next() -> No
     """)
 
 
+def test_a_quota_that_stops_the_next_one_is_shown_beside_the_hosts_room() -> None:
+    found = Capacity(
+        site="home",
+        policy="spread",
+        policy_version=1,
+        project="shop",
+        count=1,
+        hosts=(Room(host="h1", count=4),),
+        hosts_with_room=1,
+        over_quota=("3 VMs are allowed, 3 are taken, 1 more are asked for",),
+    )
+    assert plain_page(capacity_page(found)) == dedent("""\
+        1 more fits
+
+        Counted
+          site     home
+          policy   spread 1
+          project  shop
+
+        By host, whatever the quota
+          hosts with room  1
+          HOST  MORE
+          h1    4
+
+        What stops the next one
+          quota  3 VMs are allowed, 3 are taken, 1 more are asked for
+    """)
+
+
 @pytest.mark.parametrize(
     ("count", "complete", "title"),
     [

@@ -10,18 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from schemas.definitions import Project, Quota
 from schemas.forecasts import Capacity, MoreHosts, Room, RoomByLabel
 from schemas.policies import Policy
-from schemas.problems import Problem
+from schemas.problems import Problem, not_found
 from schemas.queries import CountCapacity
-from schemas.resources import HostConfig, HostFacts, HostTuning, VmSpec
+from schemas.resources import DiskSpec, HostConfig, HostFacts, HostTuning, VmSpec
 from schemas.rules import Affinity, Hardware, HostRules
 from services.scheduler.capacity import capacity
+from services.scheduler.decide import decide
 from services.scheduler.fleet import Fleet
-from services.scheduler.model import Limits
+from services.scheduler.model import Limits, Placed, Refused
 from services.scheduler.requests import request_of
 from services.scheduler.room import concerns_copies
-from tests.fixtures.scheduler import facts, fleet_of, settled, spec
+from tests.fixtures.scheduler import create, facts, fleet_of, settled, spec
 from tests.fixtures.scheduler_twins import (
     NODES,
     Twins,
@@ -32,7 +34,7 @@ from tests.fixtures.scheduler_twins import (
     steps,
     wishes,
 )
-from tests.oracle.scheduler import Oracle, OracleVm
+from tests.oracle.scheduler import Oracle, OracleVm, whole_disk_gib
 
 MOST = 400
 EVERYTHING = Limits(ranking=99, shown_reasons=99)
@@ -49,13 +51,16 @@ def ask(fleet: Fleet, wish: VmSpec | None = None, *, most: int = MOST, **said: A
 
 def one_by_one(
     oracle: Oracle, wish: VmSpec, policy: Policy, *, now: float
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Copies per host as the double places them, and how many hosts each rule excludes at the end."""
-    counts = Counter[str]()
+) -> tuple[dict[str, int], dict[str, int], int | None]:
+    """Copies per host as the double places them, how many hosts each rule excludes at the end, and after
+    how many copies the project's quota would have let in no more, if it would."""
+    counts, allowed = Counter[str](), None
     while True:
+        if allowed is None and oracle.over_quota(wish):
+            allowed = counts.total()
         said = oracle.decide(wish, policy, now=now, chance=counts.total())
         if not said.scored:
-            return dict(counts), dict(Counter(said.excluded.values()))
+            return dict(counts), dict(Counter(said.excluded.values())), allowed
         host = said.scored[0][0]
         oracle.hold(f"copy {counts.total()}", OracleVm(wish, host, said.node))
         counts[host] += 1
@@ -80,13 +85,27 @@ def test_as_many_fit_as_the_naive_double_places(
     found = capacity(twins.fleet.copy(), asked, site="lab", now=twins.now, most=MOST)
     assert isinstance(found, Capacity)
     assert found.complete
-    counts, excluded = one_by_one(twins.oracle, wish, policy, now=twins.now)
+    counts, excluded, allowed = one_by_one(twins.oracle, wish, policy, now=twins.now)
     if in_parts and concerns_copies(request_of(wish), twins.compiled):
         # Parts are filled in another order, and the order matters to rules about copies.
-        assert (found.count == 0) == (not counts)
+        assert (not found.hosts) == (not counts)
         return
-    assert {room.host: room.count for room in found.hosts} == counts
-    assert found.excluded_by == excluded
+    room = sum(counts.values())
+    assert {one.host: one.count for one in found.hosts} == counts
+    assert found.excluded_by == (excluded if found.count == room else {})
+    most = room if allowed is None else allowed
+    if is_alike_on_every_host(twins.oracle, wish):
+        assert (found.count, bool(found.over_quota)) == (most, allowed is not None)
+    else:
+        # What a copy will take of the quota is said by the largest image.
+        assert found.count is not None
+        assert found.count <= most
+
+
+def is_alike_on_every_host(oracle: Oracle, wish: VmSpec) -> bool:
+    *_, asked_gib = oracle.asked(wish)
+    sizes = {whole_disk_gib(wish, host.images()) for host in oracle.hosts.values()}
+    return sizes <= {asked_gib}
 
 
 def test_capacity_is_told_per_host_and_by_label_and_what_stops_the_next() -> None:
@@ -111,6 +130,78 @@ def test_capacity_is_told_per_host_and_by_label_and_what_stops_the_next() -> Non
     assert found.excluded_by == {"network": 1, "memory": 3}
     nearest = found.excluded[0]
     assert (nearest.host, nearest.detail) == ("h1", "needs 1024 MiB, 0 of 4096 MiB are left")
+
+
+def with_quota(quota: Quota, *hosts: HostFacts) -> Fleet:
+    fleet = fleet_of(*hosts)
+    fleet.definitions.apply_project("shop", Project(name="shop", quota=quota), 1)
+    return fleet
+
+
+def created(fleet: Fleet, number: int) -> Problem | None:
+    """Another VM of the project; or why it was refused."""
+    decision = decide(create(number, f"web{number}", project="shop"), fleet, now=1.0)
+    if isinstance(decision, Refused):
+        return decision.problem
+    assert isinstance(decision, Placed)
+    fleet.apply_assignment(decision.assignment, number)
+    return None
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        Quota(vms=5),
+        Quota(cpus=4, vms=9),
+        Quota(memory_mib=2047),
+        Quota(disk_gib=6),
+        Quota(disk_gib=1),
+        Quota(vms=0),
+    ],
+)
+def test_as_many_fit_a_quota_as_are_placed_one_after_the_other(quota: Quota) -> None:
+    fleet = with_quota(quota, facts("h1"), facts("h2"))
+    founds = [ask(fleet, spec(project="shop"))]
+    number = 1
+    while (problem := created(fleet, number)) is None:
+        founds.append(ask(fleet, spec(project="shop")))
+        number += 1
+    assert [found.count for found in founds] == list(range(number - 1, -1, -1))
+    assert all("; ".join(found.over_quota) in problem.detail for found in founds)
+    assert all(found.over_quota and found.complete for found in founds)
+
+
+def test_a_quota_that_is_broken_already_lets_none_in_even_of_what_takes_nothing_of_it() -> None:
+    fleet = with_quota(Quota(), facts("h1"))
+    assert created(fleet, 1) is None
+    fleet.definitions.apply_project("shop", Project(name="shop", quota=Quota(disk_gib=1)), 2)
+    bare = spec(project="shop", disks=(DiskSpec(size_gib=1),))
+    assert ask(fleet, bare).count == 0
+
+
+def test_under_a_quota_hosts_tell_what_they_could_take_and_exclude_nothing() -> None:
+    fleet = with_quota(Quota(vms=3), facts("h1", labels={"rack": "a"}), facts("h2"))
+    found = ask(fleet, spec(project="shop"), by="rack")
+    assert (found.count, found.project, found.excluded_by) == (3, "shop", {})
+    assert found.over_quota == ("3 VMs are allowed, 3 are taken, 1 more are asked for",)
+    assert found.hosts == (Room(host="h1", count=8), Room(host="h2", count=8))
+    assert [(one.value, one.count) for one in found.values] == [("a", 8), (None, 8)]
+
+
+def test_a_quota_and_hosts_that_stop_the_same_copy_are_both_named() -> None:
+    found = ask(with_quota(Quota(vms=8), facts("h1")), spec(project="shop"))
+    assert (found.count, len(found.over_quota), found.excluded_by) == (8, 1, {"memory": 1})
+
+
+def test_a_quota_that_is_wide_enough_says_nothing() -> None:
+    found = ask(with_quota(Quota(vms=9), facts("h1")), spec(project="shop"))
+    assert (found.count, found.over_quota, found.excluded_by) == (8, (), {"memory": 1})
+
+
+def test_room_for_vms_of_an_unknown_project_is_not_counted() -> None:
+    asked = CountCapacity(spec=spec(project="shop"))
+    found = capacity(fleet_of(facts("h1")), asked, site="lab", now=1.0, most=MOST)
+    assert found == not_found("project", "shop")
 
 
 def test_counting_changes_nothing() -> None:

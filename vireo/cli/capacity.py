@@ -23,6 +23,7 @@ NAME = "copy"
 EXAMPLES = examples(
     "vireo capacity --image tiny --cpus 2 --memory 4GiB",
     "vireo capacity --template web --by rack",
+    "vireo capacity --template web --project shop",
     "vireo capacity --without h4",
     "vireo capacity --template web --without h4 --add 3*h2",
     "vireo capacity -f web.yaml --add 2*cpus=64,memory=256GiB,disk=2TiB,rack=b --by rack",
@@ -41,6 +42,7 @@ def capacity(
     on_label: vm_options.OnLabels = None,
     anti_affinity: vm_options.AntiAffinity = None,
     spread: vm_options.Spread = None,
+    project: vm_options.Project = None,
     policy: vm_options.Policy = None,
     by: Annotated[
         str | None, typer.Option(help="Count by this label of hosts, too.", metavar="LABEL")
@@ -80,7 +82,7 @@ def capacity(
         spec = spec_of(given, source.values)
     except ValueError as error:
         session.refuse(str(error), hint="vireo capacity --help")
-    named = {"template": template, "policy": policy}
+    named = {"template": template, "project": project, "policy": policy}
     spec |= {field: value for field, value in named.items() if value is not None}
     if not spec and not without:
         session.refuse("of what kind of VM, or without which host?", hint="vireo capacity --help")

@@ -151,6 +151,8 @@ def _capacity_title(capacity: Capacity) -> str:
 
 def _capacity_sections(capacity: Capacity) -> list[Section]:
     facts = [("site", capacity.site), ("policy", f"{capacity.policy} {capacity.policy_version}")]
+    if capacity.project is not None:
+        facts.append(("project", capacity.project))
     if not capacity.complete:
         facts.append(("bound", "counting stopped here; more may fit"))
     sections = [Section(title="Counted", facts=tuple(facts))]
@@ -163,16 +165,23 @@ def _capacity_sections(capacity: Capacity) -> list[Section]:
         sections.append(Section(title=f"By {capacity.by}", table=table))
     if capacity.hosts:
         sections.append(_by_host(capacity))
-    if capacity.excluded_by:
-        title = "What stops the next one"
-        sections.append(excluded_section(capacity.excluded_by, capacity.excluded, title=title))
+    if capacity.over_quota or capacity.excluded_by:
+        sections.append(_stops(capacity))
     return sections
+
+
+def _stops(capacity: Capacity) -> Section:
+    title = "What stops the next one"
+    by_hosts = excluded_section(capacity.excluded_by, capacity.excluded, title=title)
+    quota = tuple(("quota", broken) for broken in capacity.over_quota)
+    return Section(title=title, facts=(*quota, *by_hosts.facts), table=by_hosts.table)
 
 
 def _by_host(capacity: Capacity) -> Section:
     rows = tuple((room.host, str(room.count)) for room in capacity.hosts)
     facts = (("hosts with room", str(capacity.hosts_with_room)),)
-    return Section(title="By host", facts=facts, table=Table(columns=("host", "more"), rows=rows))
+    title = "By host, whatever the quota" if capacity.over_quota else "By host"
+    return Section(title=title, facts=facts, table=Table(columns=("host", "more"), rows=rows))
 
 
 def _displaced_sections(displaced: Displaced) -> list[Section]:
