@@ -13,7 +13,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from msgspec import Meta, Struct
 
 from schemas.alerts import AlertRule
-from schemas.ids import Labels, Name, OperationId
+from schemas.ids import Labels, Name, OperationId, SiteName
 from schemas.policies import Policy, Version
 from schemas.resources import Cpus, DiskSpec, MemoryMib, Metadata, NicSpec, PowerState
 from schemas.rules import Hardware, HostRules
@@ -53,6 +53,23 @@ class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
     disk_gib: Amount | None = None
 
 
+class Amounts(Struct, frozen=True, kw_only=True):
+    """What VMs take of a quota, under the quota's own names."""
+
+    vms: int = 0
+    cpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+
+    def plus(self, other: Amounts, times: int = 1) -> Amounts:
+        return Amounts(
+            vms=self.vms + times * other.vms,
+            cpus=self.cpus + times * other.cpus,
+            memory_mib=self.memory_mib + times * other.memory_mib,
+            disk_gib=self.disk_gib + times * other.disk_gib,
+        )
+
+
 class Project(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """VMs that belong together: how they are placed and how much they may take."""
 
@@ -64,6 +81,16 @@ class Project(Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels: Annotated[Labels, Meta(max_length=64)] = {}
     """Every VM of the project gets them, where its request or template has no such key."""
     quota: Quota = Quota()
+
+
+class ProjectUse(Struct, frozen=True, kw_only=True):
+    """What a project's VMs take at a site, running or not, decisions in flight included: what the next
+    one is held to, beside the quota."""
+
+    project: Name
+    site: SiteName
+    used: Amounts
+    quota: Quota
 
 
 AnyDefinition = Policy | Template | Project | AlertRule

@@ -48,6 +48,7 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     resources.Operation,
     definitions.Template,
     definitions.Project,
+    definitions.ProjectUse,
     requests.VmRequest,
     forecasts.Forecast,
     forecasts.PlacementReview,
@@ -77,6 +78,7 @@ VALUE_TYPES: tuple[type[Any], ...] = (
     metrics.LiveSamples,
     queries.Try,
     queries.CountCapacity,
+    queries.GetProjectUse,
 )
 
 PARAMETERS = {

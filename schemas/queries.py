@@ -169,5 +169,11 @@ class CountCapacity(Struct, frozen=True, kw_only=True):
     """As if there were these, too."""
 
 
+class GetProjectUse(Struct, frozen=True, kw_only=True):
+    """Scheduler `use.<site>`: the `ProjectUse` of a project."""
+
+    project: Name
+
+
 class Empty(Struct, frozen=True):
     """The request of endpoints that need to be told nothing (`live`, `ready`)."""

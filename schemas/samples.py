@@ -32,7 +32,7 @@ from schemas import (
 from schemas.alerts import AlertRule
 from schemas.causes import Effect, EffectTree
 from schemas.changes import Changed, ChangedBy, FieldChange
-from schemas.definitions import KINDS, Definition, Project, Quota, Template
+from schemas.definitions import KINDS, Amounts, Definition, Project, ProjectUse, Quota, Template
 from schemas.envelope import Envelope
 from schemas.ids import derived_id, time_of
 from schemas.ledger import Fault
@@ -110,6 +110,14 @@ PROJECT = Project(
     description="The shop and what it stands on",
     policy="quiet",
     quota=Quota(vms=20, cpus=64),
+)
+
+
+PROJECT_USE = ProjectUse(
+    project=PROJECT.name,
+    site=SITE,
+    used=Amounts(vms=3, cpus=6, memory_mib=6144, disk_gib=60),
+    quota=PROJECT.quota,
 )
 
 
@@ -725,6 +733,7 @@ VALUES: tuple[Struct, ...] = (
     FORECAST,
     REVIEW,
     CAPACITY,
+    PROJECT_USE,
     INVALID,
 )
 """What travels without an envelope: FLEET's values, telemetry, answers."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from schemas.alerts import AlertRule
-from schemas.definitions import Definition, Project, Template
+from schemas.definitions import Definition, Project, ProjectUse, Template
 from schemas.policies import Policy
 from vireo.dry_runs import Beginning
 from vireo.operations import Wait
@@ -73,6 +73,14 @@ class Definitions(Generic[D, R]):
         return f"{self._path}/{checked_ref(self._kind, name)}"
 
 
+class Projects(Definitions[Project, R]):
+    """Projects are defined like the rest; VMs take of their quotas."""
+
+    async def use(self, name: str) -> ProjectUse:
+        """What a project's VMs take at the gateway's site, beside its quota."""
+        return await self._transport.read(f"{self._one(name)}/use", ProjectUse)
+
+
 def policies(transport: Transport, beginning: Beginning[R]) -> Definitions[Policy, R]:
     return Definitions(transport, beginning, kind="policy", path="/v1/policies", of=Policy)
 
@@ -81,8 +89,8 @@ def templates(transport: Transport, beginning: Beginning[R]) -> Definitions[Temp
     return Definitions(transport, beginning, kind="template", path="/v1/templates", of=Template)
 
 
-def projects(transport: Transport, beginning: Beginning[R]) -> Definitions[Project, R]:
-    return Definitions(transport, beginning, kind="project", path="/v1/projects", of=Project)
+def projects(transport: Transport, beginning: Beginning[R]) -> Projects[R]:
+    return Projects(transport, beginning, kind="project", path="/v1/projects", of=Project)
 
 
 def rules(transport: Transport, beginning: Beginning[R]) -> Definitions[AlertRule, R]:

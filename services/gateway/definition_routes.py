@@ -1,5 +1,5 @@
-"""The routes of policies, templates, projects and alert rules: the same five for each, and one to try a
-policy.
+"""The routes of policies, templates, projects and alert rules: the same five for each, one to try a
+policy, and one for what a project takes.
 
 How they are answered stands in `definitions` and `forecasts`.
 """
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from schemas.alerts import AlertRule
 from schemas.definition_faults import faults_of
-from schemas.definitions import KINDS, Definition, DefinitionKind, Template
+from schemas.definitions import KINDS, Definition, DefinitionKind, ProjectUse, Template
 from schemas.forecasts import PolicyTrial
 from schemas.problems import FieldError
 from schemas.resources import Operation
@@ -121,7 +121,21 @@ TRIALS: tuple[Route[Any, Any], ...] = (
     ),
 )
 
+USE: tuple[Route[Any, Any], ...] = (
+    Route(
+        method="GET",
+        path="/v1/projects/{name}/use",
+        name="get_project_use",
+        summary="Show what a project's VMs take, beside its quota",
+        handler=forecasts.show_use,
+        answer=ProjectUse,
+        query=Nothing,
+        body=Nothing,
+    ),
+)
+
 DEFINITIONS: tuple[Route[Any, Any], ...] = (
     *(route for kind in PLURALS for route in routes_of(kind)),
     *TRIALS,
+    *USE,
 )

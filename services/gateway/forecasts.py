@@ -1,4 +1,4 @@
-"""What is asked of those who decide, without anything being done: dry runs, reviews, capacity.
+"""What is asked of those who decide, without anything being done: dry runs, reviews, capacity, use.
 
 What belongs here: which question a request becomes, and to whom. No command, no event and no idempotency
 record comes of any of it.
@@ -19,7 +19,7 @@ from schemas.definitions import Definition
 from schemas.forecasts import Forecast, PlacementReview, PolicyTrial
 from schemas.policies import Policy
 from schemas.problems import FieldError, invalid_request, not_found
-from schemas.queries import CountCapacity, GetDefinition, GetVm, Try
+from schemas.queries import CountCapacity, GetDefinition, GetProjectUse, GetVm, Try
 from schemas.resources import Vm
 from schemas.wire import encode
 from services.gateway import decide
@@ -94,6 +94,14 @@ async def count_capacity(desk: Desk, asked: Asked[Nothing, CapacityRequest]) -> 
     asked.extend(timeout_s)
     endpoint = subjects.of_site("capacity", site=desk.rig.site)
     return Answer(body=await desk.ask(SCHEDULER, endpoint, question, timeout_s=timeout_s))
+
+
+async def show_use(desk: Desk, asked: Asked[Nothing, Nothing]) -> Answer:
+    """What a project's VMs take at this site, as who holds them to the quota counts it."""
+    query = GetProjectUse(project=name_in_path("project", asked.path["name"]))
+    return Answer(
+        body=await desk.ask(SCHEDULER, subjects.of_site("use", site=desk.rig.site), query)
+    )
 
 
 async def _foretell(

@@ -18,7 +18,7 @@ from schemas.alerts import Alert, AlertRule, RuleTrial, Silence
 from schemas.audit import LedgerCheck, LedgerGap, LedgerProof, LedgerState
 from schemas.causes import EffectTree
 from schemas.changes import Changed
-from schemas.definitions import Definition, Project, Template
+from schemas.definitions import Definition, Project, ProjectUse, Template
 from schemas.events import VmReassigned
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview, PolicyTrial
 from schemas.loads import HostLoad, VmLoad
@@ -79,6 +79,7 @@ _RESOURCE_EXAMPLES: dict[type[Any], Any] = {
     Definition[Policy]: samples.kept(samples.POLICY),
     Definition[Template]: samples.kept(samples.TEMPLATE),
     Definition[Project]: samples.kept(samples.PROJECT),
+    ProjectUse: samples.PROJECT_USE,
     Definition[AlertRule]: samples.kept(samples.ALERT_RULE),
     LedgerState: samples.LEDGER_STATE,
     LedgerGap: samples.LEDGER_GAP,

@@ -1,4 +1,4 @@
-"""The shell of what is asked and not done: dry runs and capacity, answered over the bus.
+"""The shell of what is asked and not done: dry runs, capacity, use, answered over the bus.
 
 Nothing here writes, publishes or reserves. What takes long is worked out on a copy, in a thread of its
 own, so that commands go on being decided meanwhile.
@@ -12,9 +12,10 @@ from chassis.service import Endpoint, Retry, Rig
 from chassis.threads import Threads
 from schemas import subjects
 from schemas.commands import CreateVms
+from schemas.definitions import ProjectUse
 from schemas.forecasts import Capacity, Forecast
-from schemas.problems import FieldError, Problem, invalid_request
-from schemas.queries import CountCapacity, Try
+from schemas.problems import FieldError, Problem, invalid_request, not_found
+from schemas.queries import CountCapacity, GetProjectUse, Try
 from schemas.wire import Undecodable, unwrap
 from services.scheduler.capacity import capacity
 from services.scheduler.decide import DECISIONS, decide
@@ -71,6 +72,20 @@ class Asks:
         finally:
             threads.close()
 
+    async def use(self, asked: GetProjectUse) -> ProjectUse | Problem:
+        """What a project's VMs take here, beside its quota."""
+        self._require_warm()
+        definitions = self._fleet.definitions
+        project = definitions.project(asked.project)
+        if project is None:
+            return not_found("project", asked.project)
+        return ProjectUse(
+            project=project.name,
+            site=self._rig.site,
+            used=definitions.taken(project.name),
+            quota=project.quota,
+        )
+
     def _require_warm(self) -> None:
         if not self._hearing.warm:
             raise Retry(self._settings.retry_s, NOT_YET)
@@ -95,5 +110,12 @@ def endpoints(
             request=CountCapacity,
             handler=asks.count,
             concurrency=settings.capacity_questions,
+        ),
+        Endpoint(
+            name=subjects.of_site("use", site=rig.site),
+            description="What a project's VMs take at this site, beside its quota",
+            request=GetProjectUse,
+            handler=asks.use,
+            concurrency=settings.concurrency,
         ),
     )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import Struct
 from msgspec.structs import asdict
 
-from schemas.definitions import Project, Quota
+from schemas.definitions import Amounts, Project, Quota
 from schemas.policies import Policy
 from schemas.problems import Problem, quota_exceeded
 from schemas.resources import VmSpec
@@ -19,23 +18,6 @@ from services.scheduler.compiled import CompiledPolicy, compile_policy
 from services.scheduler.requests import Demand
 
 UNITS = {"vms": "VMs", "cpus": "CPUs", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
-
-
-class Amounts(Struct, frozen=True, kw_only=True):
-    """What VMs take of a quota, under the quota's own names."""
-
-    vms: int = 0
-    cpus: int = 0
-    memory_mib: int = 0
-    disk_gib: int = 0
-
-    def plus(self, other: Amounts, times: int = 1) -> Amounts:
-        return Amounts(
-            vms=self.vms + times * other.vms,
-            cpus=self.cpus + times * other.cpus,
-            memory_mib=self.memory_mib + times * other.memory_mib,
-            disk_gib=self.disk_gib + times * other.disk_gib,
-        )
 
 
 NOTHING = Amounts()

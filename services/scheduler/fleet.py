@@ -14,12 +14,13 @@ from collections.abc import Mapping, Set
 from msgspec.structs import replace
 
 from schemas.assignments import VmAssignment
+from schemas.definitions import Amounts
 from schemas.policies import Policy
 from schemas.resources import HostConfig, HostFacts, Placement, VmSpec
 from schemas.telemetry import HostSample
 from services.scheduler.choice import Choice, Chooser
 from services.scheduler.compiled import CompiledPolicy
-from services.scheduler.definitions import Amounts, Definitions, amounts_of
+from services.scheduler.definitions import Definitions, amounts_of
 from services.scheduler.groups import Member
 from services.scheduler.holdings import Holdings
 from services.scheduler.model import Ask, Held, HostRow, Limits

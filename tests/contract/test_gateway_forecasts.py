@@ -9,6 +9,7 @@ import pytest
 
 from chassis.kv import stream_of
 from schemas import commands, resources, samples, subjects
+from schemas.definitions import ProjectUse
 from schemas.forecasts import Capacity, Forecast, MoreHosts, PlacementReview
 from schemas.problems import Problem
 from schemas.queries import CountCapacity
@@ -111,6 +112,12 @@ async def test_capacity_is_asked_of_the_scheduler(gateway: GatewayUnderTest) -> 
         )
     ]
     assert await published(gateway) == 0
+
+
+async def test_what_a_project_takes_is_asked_of_the_scheduler(gateway: GatewayUnderTest) -> None:
+    answer = await gateway.http.get("/v1/projects/shop/use")
+    assert msgspec.json.decode(answer.content, type=ProjectUse) == samples.PROJECT_USE
+    assert (await gateway.http.get("/v1/projects/none/use")).status_code == 404
 
 
 @pytest.mark.parametrize(

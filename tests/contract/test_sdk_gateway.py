@@ -143,6 +143,12 @@ async def test_a_dry_run_of_what_is_not_valid_is_refused(client: Client) -> None
         await client.dry_run.vms.create({"name": "web"})
 
 
+async def test_what_a_project_takes_is_a_value(client: Client) -> None:
+    assert await client.projects.use("shop") == samples.PROJECT_USE
+    with pytest.raises(NotFound):
+        await client.projects.use("none")
+
+
 async def test_a_placement_and_capacity_are_values(client: Client) -> None:
     assert (await client.vms.placement("web-1")).now is None
     assert await client.vms.placement("web-1", now=True) == samples.REVIEW

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from textwrap import dedent
 
 from msgspec.structs import replace
 
-from schemas.definitions import Definition, Project, Quota, Template
+from schemas.definitions import Amounts, Definition, Project, ProjectUse, Quota, Template
 from schemas.policies import Policy
 from schemas.resources import DiskSpec
 from vireo.cli.definition_view import (
@@ -90,6 +91,30 @@ def test_a_page_says_who_applied_it_when() -> None:
     shown = plain_page(definition_page(KEPT, now=NOW))
     assert shown.startswith("policy quiet\n")
     assert "  applied    2026-03-01 11:55:00 UTC (5 min ago)\n" in shown
+
+
+def test_a_project_is_shown_with_what_its_vms_take() -> None:
+    use = ProjectUse(
+        project="shop",
+        site="home",
+        used=Amounts(vms=3, cpus=6, memory_mib=6144, disk_gib=60),
+        quota=Quota(vms=20, memory_mib=8192, disk_gib=0),
+    )
+    kept = Definition(kind="project", name="shop", version=1, definition=Project(name="shop"))
+    assert plain_page(definition_page(kept, now=NOW, use=use)) == dedent("""\
+        project shop
+
+        Version
+          version  1
+          by       -
+
+        Use at site home
+          RESOURCE  USED    QUOTA  SHARE
+          VMs       3       20     15 %
+          CPUs      6       -      -
+          memory    6 GiB   8 GiB  75 %
+          disk      60 GiB  0 B    -
+    """)
 
 
 def test_a_template_stands_in_for_disks() -> None:

@@ -6,17 +6,17 @@ import asyncio
 
 from chassis.kv import purge, put
 from schemas import subjects
-from schemas.definitions import Project, Quota
+from schemas.definitions import Amounts, Project, ProjectUse, Quota
 from schemas.events import OperationFailed
 from schemas.policies import Policy, Term
 from schemas.problems import not_found
+from schemas.queries import GetProjectUse
 from schemas.resources import DiskSpec, HostImage
 from schemas.wire import encode
 from services.scheduler.decide import decide
-from services.scheduler.definitions import Amounts
 from services.scheduler.fleet import Fleet
 from services.scheduler.model import Placed, Refused
-from tests.fixtures.scheduler import create, facts, fleet_of, id_of, new_fleet, spec
+from tests.fixtures.scheduler import SITE, create, facts, fleet_of, id_of, new_fleet, spec
 from tests.fixtures.scheduler_world import World, until
 
 SHOP = Project(name="shop")
@@ -171,6 +171,19 @@ async def test_a_scheduler_that_starts_knows_what_was_defined_before(world: Worl
     await world.send(create(3, "vm3", project="shop"))
     await world.settle()
     assert len(await world.assignments()) == 1
+
+
+async def test_what_a_project_takes_is_told_beside_its_quota(world: World) -> None:
+    quota = Quota(vms=2)
+    await define(world, "project", Project(name="shop", quota=quota))
+    await started(world)
+    await world.send(create(1, project="shop"))
+    await world.settle()
+    used = Amounts(vms=1, cpus=1, memory_mib=512, disk_gib=2)
+    wanted = ProjectUse(project="shop", site=SITE, used=used, quota=quota)
+    assert await world.ask("use", GetProjectUse(project="shop")) == encode(wanted)
+    unknown = await world.ask("use", GetProjectUse(project="none"))
+    assert unknown == not_found("project", "none")
 
 
 async def test_creates_that_come_together_do_not_outrun_a_quota(world: World) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from schemas.assignments import VmAssignment
 from schemas.commands import CreateVm
 from schemas.definition_files import BadFile, read_policy
-from schemas.definitions import Project, Quota
+from schemas.definitions import Amounts, Project, Quota
 from schemas.envelope import Envelope
 from schemas.forecasts import Capacity, MoreHosts
 from schemas.plans import Band, Plan
@@ -44,7 +44,7 @@ from services.scheduler.balance import Taste
 from services.scheduler.batches import decide_many, outcome_of
 from services.scheduler.capacity import capacity as count_capacity
 from services.scheduler.decide import decide
-from services.scheduler.definitions import Amounts, over_quota
+from services.scheduler.definitions import over_quota
 from services.scheduler.fleet import Fleet
 from services.scheduler.placement import NoHost
 from services.scheduler.plans import changes, plan_balance, plan_drain

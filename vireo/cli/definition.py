@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from schemas.alerts import AlertRule
-from schemas.definitions import KINDS, DefinitionKind, Project, Template
+from schemas.definitions import KINDS, DefinitionKind, Project, ProjectUse, Template
 from schemas.policies import Policy
 from vireo.cli import acting, completion, options, session, words
 from vireo.cli.exits import Exit
@@ -163,15 +163,37 @@ def _add_show(app: typer.Typer, kind: DefinitionKind) -> None:
             if output.is_data:
                 show_data(found, output)
                 return
-            show_page(definition_page(found, now=datetime.now(UTC)))
+            use = await _use(client, name) if kind == "project" and version is None else None
+            show_page(definition_page(found, now=datetime.now(UTC), use=use))
             show_lines(["", *lines_of(found.definition)])
 
         session.run(context, body)
 
-    show.__doc__ = f"Show a {kind} as a file would say it, and who applied it when."
+    and_use = " What its VMs take is shown beside it." if kind == "project" else ""
+    show.__doc__ = f"Show a {kind} as a file would say it, and who applied it when.{and_use}"
     group = GROUP[kind]
     lines = (f"vireo {group} show NAME", f"vireo {group} show NAME --version 2 -o yaml")
     app.command("show", epilog=examples(*lines))(show)
+
+
+def _add_use(app: typer.Typer) -> None:
+    def use(context: typer.Context, name: Name, output: options.Output = Output.TABLE) -> None:
+        """Show what a project's VMs take, beside its quota."""
+
+        async def body(client: Client) -> None:
+            from vireo.cli.definition_view import use_page
+
+            found = await client.projects.use(name)
+            if output.is_data:
+                show_data(found, output)
+            else:
+                show_page(use_page(found))
+
+        session.run(context, body)
+
+    app.command("use", epilog=examples("vireo project use NAME", "vireo project use NAME -o json"))(
+        use
+    )
 
 
 def _add_versions(app: typer.Typer, kind: DefinitionKind) -> None:
@@ -269,6 +291,17 @@ def _add_remove(app: typer.Typer, kind: DefinitionKind) -> None:
     app.command("remove", epilog=examples(f"vireo {GROUP[kind]} remove NAME"))(remove)
 
 
+async def _use(client: Client, name: str) -> ProjectUse | None:
+    """What a project takes; the rest is shown also while its scheduler is away."""
+    from vireo.errors import NotFound, Unavailable
+
+    try:
+        return await client.projects.use(name)
+    except (NotFound, Unavailable) as error:
+        note(f"what its VMs take is not known now: {error}")
+        return None
+
+
 async def _present(room: Any, name: str) -> Any:
     from vireo.errors import NotFound
 
@@ -285,4 +318,5 @@ def _title(found: Any) -> str:
 policy = make_app("policy")
 template = make_app("template")
 project = make_app("project")
+_add_use(project)
 rule = make_app("rule")

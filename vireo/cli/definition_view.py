@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from schemas.alerts import AlertRule
-from schemas.definitions import AnyDefinition, Definition, Project, Template
+from schemas.definitions import AnyDefinition, Definition, Project, ProjectUse, Template
 from vireo.cli import words
 from vireo.cli.alert_view import condition
 from vireo.cli.layout import Page, Section, Table
 from vireo.cli.printing import Output, data_text
 
 REMOVED = "(removed)"
+MIB_PER_GIB = 1024
 Shown = Definition[Any]
 
 
@@ -48,15 +49,40 @@ def version_table(found: Sequence[Shown], *, now: datetime) -> Table:
     )
 
 
-def definition_page(found: Shown, *, now: datetime) -> Page:
+def definition_page(found: Shown, *, now: datetime, use: ProjectUse | None = None) -> Page:
     facts = [("version", str(found.version)), ("by", _by(found))]
     if found.at is not None:
         facts.append(("applied", f"{words.when(found.at)} ({words.age(found.at, now)} ago)"))
     if found.operation is not None:
         facts.append(("operation", found.operation))
-    return Page(
-        title=f"{found.kind} {found.name}", sections=(Section(title="Version", facts=tuple(facts)),)
+    sections = [Section(title="Version", facts=tuple(facts))]
+    if use is not None:
+        sections.append(use_section(use))
+    return Page(title=f"{found.kind} {found.name}", sections=tuple(sections))
+
+
+def use_page(use: ProjectUse) -> Page:
+    return Page(title=f"project {use.project}", sections=(use_section(use),))
+
+
+def use_section(use: ProjectUse) -> Section:
+    """What the project's VMs take of each quota, and how much of it that is."""
+    used, quota = use.used, use.quota
+    rows = (
+        _used("VMs", used.vms, quota.vms, str),
+        _used("CPUs", used.cpus, quota.cpus, str),
+        _used("memory", used.memory_mib, quota.memory_mib, words.of_mib),
+        _used("disk", used.disk_gib, quota.disk_gib, lambda gib: words.of_mib(gib * MIB_PER_GIB)),
     )
+    table = Table(columns=("resource", "used", "quota", "share"), rows=rows)
+    return Section(title=f"Use at site {use.site}", table=table)
+
+
+def _used(
+    name: str, used: int, quota: int | None, written: Callable[[int], str]
+) -> tuple[str, str, str, str]:
+    most = words.NOTHING if quota is None else written(quota)
+    return name, written(used), most, words.share(used / quota if quota else None)
 
 
 def lines_of(definition: AnyDefinition | None) -> list[str]:
@@ -123,6 +149,6 @@ def _project_says(project: Project) -> str:
         None if quota.vms is None else f"{quota.vms} VMs",
         None if quota.cpus is None else f"{quota.cpus} CPUs",
         None if quota.memory_mib is None else words.of_mib(quota.memory_mib),
-        None if quota.disk_gib is None else f"{words.of_mib(quota.disk_gib * 1024)} of disk",
+        None if quota.disk_gib is None else f"{words.of_mib(quota.disk_gib * MIB_PER_GIB)} of disk",
     ]
     return ", ".join(part for part in parts if part) or words.NOTHING
