@@ -89,6 +89,8 @@ class ConfigureHost(Struct, frozen=True, kw_only=True):
     operators had set of them."""
 
     host: HostName
+    generation: Annotated[int, Meta(ge=0)] | None = None
+    """Of the configuration that this was made from: refused if it has been changed since."""
     maintenance: bool | None = None
     labels: Annotated[Labels, Meta(max_length=64)] | None = None
     taints: Annotated[tuple[Taint, ...], Meta(max_length=16)] | None = None

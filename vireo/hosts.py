@@ -95,12 +95,16 @@ class Hosts(Generic[R]):
         labels: Mapping[str, str] | None = None,
         taints: Sequence[Taint] | None = None,
         tuning: HostTuning | None = None,
+        generation: int | None = None,
         wait: Wait = False,
         key: str | None = None,
     ) -> R:
         """Set what is given, leave the rest. `labels`, `taints` and `tuning` each replace all that
-        operators had set of them."""
+        operators had set of them; with the `generation` of the configuration that they were made from,
+        they are refused if somebody else changed it meanwhile."""
         body: dict[str, Any] = {}
+        if generation is not None:
+            body["generation"] = generation
         if maintenance is not None:
             body["maintenance"] = maintenance
         if labels is not None:

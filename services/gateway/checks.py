@@ -45,9 +45,10 @@ def part_errors(part: VmSpec | VmRequest | Template) -> Iterator[FieldError]:
 
 def change_errors(change: HostChange) -> Iterator[FieldError]:
     """A change that changes nothing is a mistake."""
-    if all(value is None for value in structs.astuple(change)):
-        names = ", ".join(change.__struct_fields__)
-        yield FieldError(field="", detail=f"expected at least one of: {names}")
+    wished = structs.asdict(change)
+    del wished["generation"]
+    if all(value is None for value in wished.values()):
+        yield FieldError(field="", detail=f"expected at least one of: {', '.join(wished)}")
     taints = [f"{one.key}={one.value}:{one.effect}" for one in change.taints or ()]
     yield from _twice(taints, "/taints/{}")
     if change.tuning is not None and _is_upside_down(change.tuning):

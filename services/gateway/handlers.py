@@ -148,6 +148,7 @@ async def configure_host(desk: Desk, asked: Asked[WishQuery, HostChange]) -> Ans
     def make(host: str) -> commands.ConfigureHost:
         return commands.ConfigureHost(
             host=host,
+            generation=change.generation,
             maintenance=change.maintenance,
             labels=change.labels,
             taints=change.taints,

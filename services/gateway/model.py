@@ -120,6 +120,8 @@ class HostChange(Struct, frozen=True, kw_only=True):
     """Body of `PATCH /v1/hosts/{host}`: what is left out stays; `labels`, `taints` and `tuning` each
     replace all that was set of them."""
 
+    generation: Annotated[int, Meta(ge=0)] | None = None
+    """Of the host's `config` that this was made from: a conflict if it has been changed since."""
     maintenance: bool | None = None
     labels: Annotated[Labels, Meta(max_length=64)] | None = None
     taints: Annotated[tuple[Taint, ...], Meta(max_length=16)] | None = None

@@ -209,6 +209,13 @@ def _configure(command: Envelope[ConfigureHost], fleet: Fleet, now: float) -> De
     )
     if replace(new, generation=old.generation) == old:
         return Configured(config=old, revision=None)
+    if wish.generation not in (None, old.generation):
+        return Refused(
+            problem=conflict(
+                f"Host {wish.host!r} has been configured meanwhile: this was made from generation "
+                f"{wish.generation}, it is at {old.generation}. Nothing was changed."
+            )
+        )
     return Configured(config=new, revision=host.config_revision)
 
 

@@ -134,6 +134,17 @@ async def test_a_host_is_configured_by_patch(gateway: GatewayUnderTest) -> None:
     assert await commands_of(gateway) == [commands.ConfigureHost(host="h1", maintenance=True)]
 
 
+async def test_the_generation_that_a_change_was_made_from_goes_along(
+    gateway: GatewayUnderTest,
+) -> None:
+    body = {"labels": {"rack": "b"}, "generation": 4}
+    assert (await gateway.http.patch("/v1/hosts/h1", json=body)).status_code == 202
+    alone = await gateway.http.patch("/v1/hosts/h1", json={"generation": 4})
+    assert alone.status_code == 400
+    wanted = commands.ConfigureHost(host="h1", labels={"rack": "b"}, generation=4)
+    assert await commands_of(gateway) == [wanted]
+
+
 async def test_a_vm_so_young_that_nobody_knows_it_yet_can_be_acted_on_by_id(
     gateway: GatewayUnderTest,
 ) -> None:

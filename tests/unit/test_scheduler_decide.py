@@ -259,6 +259,26 @@ def test_a_host_that_is_so_already_gets_no_new_generation() -> None:
     )
 
 
+def test_what_was_made_from_an_older_configuration_overwrites_nothing() -> None:
+    fleet = fleet_of(facts("h1"))
+    fleet.apply_config(HostConfig(host="h1", generation=3, labels={"zone": "a"}), 7)
+    mine = ConfigureHost(host="h1", labels={"rack": "b"}, generation=2)
+    refused = decided(mine, fleet)
+    assert isinstance(refused, Refused)
+    assert refused.problem.type == "urn:vireo:problem:conflict"
+    assert "made from generation 2, it is at 3" in refused.problem.detail
+    assert isinstance(decided(replace(mine, generation=3), fleet), Configured)
+
+
+def test_what_is_so_already_is_no_conflict_so_that_a_command_may_come_twice() -> None:
+    fleet = fleet_of(facts("h1"))
+    wish = ConfigureHost(host="h1", labels={"rack": "b"}, generation=0)
+    first = decided(wish, fleet)
+    assert isinstance(first, Configured)
+    fleet.apply_config(first.config, 7)
+    assert decided(wish, fleet) == Configured(config=first.config, revision=None)
+
+
 def test_an_unknown_host_is_not_found() -> None:
     assert decided(ConfigureHost(host="h9"), fleet_of(facts("h1"))) == Refused(
         problem=not_found("host", "h9")

@@ -182,6 +182,7 @@ def set_(
             labels=change.labels_over(old),
             taints=change.taints_over(old),
             tuning=change.tuning_over(old),
+            generation=old.generation,
         )
 
     acting.act(context, begin, how, name=host)

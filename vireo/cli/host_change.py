@@ -1,6 +1,7 @@
 """Labels, taints and tuning as people type them, and what they make of those that are set already. Pure.
 
-The server replaces each of them as a whole; here the whole is made of the old and the changes.
+The server replaces each of them as a whole; here the whole is made of the old and the changes. What was
+changed meanwhile is not overwritten: the generation of the old goes along.
 """
 
 from __future__ import annotations
