@@ -317,6 +317,10 @@ limit $3;
 -- name: ledger_head
 select number, hash, received_at from ledgers where stream = $1;
 
+-- name: lock_months
+-- One inventory at a time: two that make the same table fail.
+select pg_advisory_xact_lock(hashtext('vireo.months'));
+
 -- name: make_months
 -- This month's table and those of as many months ahead as $1.
 select count(*) filter (where made) from (

@@ -57,6 +57,7 @@ class Upkeep:
 
     async def make_months(self) -> None:
         async with self._postgres.transaction() as connection:
+            await connection.execute(self._queries["lock_months"])
             made = await connection.fetchval(self._queries["make_months"], self._months_ahead)
         if made:
             log.info("months_made", tables=made)

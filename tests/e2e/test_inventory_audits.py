@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -213,6 +214,17 @@ async def publish(bus: Bus, data: bytes) -> None:
 
 class _Gaps(Struct):
     items: list[LedgerGap]
+
+
+async def test_several_inventories_may_make_the_months_at_one_time(audited: Audited) -> None:
+    several = [audited.again().upkeep for _ in range(4)]
+    await asyncio.gather(*(upkeep.make_months() for upkeep in several))
+    async with audited.inventory.postgres.connection() as connection:
+        ahead = await connection.fetchval(
+            "select count(*) from pg_inherits where inhparent = 'events'::regclass"
+            " and inhrelid::regclass::text >= to_char(now() at time zone 'UTC', '\"events_\"YYYY_MM')"
+        )
+    assert ahead >= audited.settings.months_ahead + 1
 
 
 async def test_a_row_outside_of_every_month_is_an_alarm(audited: Audited) -> None:
