@@ -7,6 +7,7 @@ import os
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from schemas.resources import Operation, Page, Vm
 from schemas.wire import encode
 from services.inventory.handlers import build
 from services.inventory.settings import InventorySettings
+from tests.fixtures.gateway import gateway_on
 from tests.fixtures.inventory import (
     CREATE,
     CREATED,
@@ -212,6 +214,35 @@ async def test_a_request_with_a_bad_field_is_answered_with_a_problem(
     assert isinstance(answer, Problem)
     assert answer.status == 400
     assert answer.errors[0].field == "/limit"
+
+
+async def is_known(bus: Bus, vm: str) -> bool:
+    return isinstance(await get(bus, "vm.get", GetVm(vm=vm)), bytes)
+
+
+async def test_a_list_holds_what_was_shown_before_whoever_wrote_and_whoever_is_asked(
+    bus: Bus,
+    inventory_work: Work,
+    own_nats_server: NatsServer,
+    postgres_database: PostgresSettings,
+    tmp_path: Path,
+) -> None:
+    """Two inventories and two gateways, which keep the lists that they gave."""
+    settings = settings_for(own_nats_server, postgres_database)
+    async with (
+        running("inventory", settings, build) as second,
+        gateway_on(bus, tmp_path / "one", serve_inventory=False) as one,
+        gateway_on(bus, tmp_path / "two", serve_inventory=False) as two,
+    ):
+        await ready(second)
+        for number in range(10, 40, 2):
+            await tell(bus, *creation(number), first=number)
+            await eventually(partial(is_known, bus, id_of(number + 1)))
+            newest = [
+                msgspec.json.decode((await gateway.http.get("/v1/vms")).content)["items"][0]["id"]
+                for gateway in (one, two, one)
+            ]
+            assert newest == [id_of(number + 1)] * 3
 
 
 async def test_postgres_restarted_under_the_running_service(
