@@ -49,6 +49,34 @@ def test_every_option_becomes_a_rule_of_the_spec() -> None:
     assert msgspec.convert(spec, VmSpec).on.spread[1].topology == "zone"
 
 
+@pytest.mark.parametrize(
+    ("text", "operator", "values"),
+    [
+        ("gen=1,2", "in", ["1", "2"]),
+        ("gen!=1", "not_in", ["1"]),
+        ("gen!=1,2", "not_in", ["1", "2"]),
+        ("gen>2", "greater", ["2"]),
+        ("gen<-2", "less", ["-2"]),
+        ("gen", "exists", None),
+        ("!gen", "not_exists", None),
+    ],
+)
+def test_a_condition_on_hosts_is_an_expression(
+    text: str, operator: str, values: list[str] | None
+) -> None:
+    options = RuleOptions(on_labels=("disk=nvme", "bare=", text))
+    spec = spec_of(SpecOptions(name="web", image="tiny", rules=options), {})
+    wanted = {"key": "gen", "operator": operator, **({"values": values} if values else {})}
+    assert spec["on"] == {"labels": {"disk": "nvme", "bare": ""}, "expressions": [wanted]}
+    assert msgspec.convert(spec, VmSpec).on.expressions[0].key == "gen"
+
+
+@pytest.mark.parametrize("text", ["", "!", "=", "=1", "gen>", "!gen=1", "gen==1", "a,b"])
+def test_what_is_no_condition_is_refused_with_those_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match="is none of KEY=VALUE, KEY=A,B"):
+        rules.host_rules(RuleOptions(on_labels=(text,)))
+
+
 def test_what_is_not_given_is_not_sent() -> None:
     assert spec_of(SpecOptions(name="web"), {}) == {"name": "web"}
 

@@ -6,6 +6,7 @@ are plain mappings for a request's body: the server names what is wrong with the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from msgspec import Struct
 from vireo.cli import quantities
 
 ANY = "*"
+CONDITIONS = ("KEY=VALUE", "KEY=A,B", "KEY!=VALUE", "KEY>N", "KEY<N", "KEY", "!KEY")
+COMPARED = re.compile(r"([^!=<>,]+)(!=|=|[<>](?=-?\d))([^!=<>]*)")
+PLAIN = re.compile(r"[^!=<>,]+")
+OPERATORS = {"=": "in", "!=": "not_in", ">": "greater", "<": "less"}
 KIB_PER_MIB = 1024
 
 
@@ -37,7 +42,8 @@ def host_rules(options: RuleOptions) -> dict[str, Any]:
     """Only what was given, in the shape of a spec's `on`. Raises ValueError."""
     found: dict[str, Any] = {
         "host": options.on,
-        "labels": quantities.labels(options.on_labels),
+        "labels": quantities.labels(filter(_is_pair, options.on_labels)),
+        "expressions": [expression(text) for text in options.on_labels if not _is_pair(text)],
         "not_on": list(options.not_on),
         "tolerations": [toleration(text) for text in options.tolerate],
         "prefer": [{"labels": quantities.labels([text])} for text in options.prefer],
@@ -56,6 +62,24 @@ def hardware(options: RuleOptions) -> dict[str, Any]:
         "devices": [device(text) for text in options.devices],
     }
     return {name: value for name, value in found.items() if value}
+
+
+def expression(text: str) -> dict[str, Any]:
+    """A condition on a host's labels: `gen>2`, `gen<9`, `rack=a,b` for either, `rack!=a`, `ssd` for any
+    value, `!ssd` for none. Raises ValueError."""
+    if compared := COMPARED.fullmatch(text):
+        key, sign, value = compared.groups()
+        return {"key": key, "operator": OPERATORS[sign], "values": value.split(",")}
+    key = text.removeprefix("!")
+    if not PLAIN.fullmatch(key):
+        raise ValueError(f"{text!r} is none of {', '.join(CONDITIONS)}")
+    return {"key": key, "operator": "exists" if key == text else "not_exists"}
+
+
+def _is_pair(text: str) -> bool:
+    """Whether it is `KEY=VALUE`: a label, not an expression."""
+    compared = COMPARED.fullmatch(text)
+    return compared is not None and compared[2] == "=" and "," not in text
 
 
 def near(text: str) -> dict[str, Any]:

@@ -62,7 +62,10 @@ Disks = Annotated[
 OnLabels = Annotated[
     list[str] | None,
     typer.Option(
-        "--on-label", help="Only on hosts with this label; may be repeated.", metavar="K=V"
+        "--on-label",
+        help="Only on hosts of which this holds: K=V, K=A,B (either), K!=V, 'K>N', 'K<N', K (any), "
+        "!K (none); may be repeated.",
+        metavar="CONDITION",
     ),
 ]
 AntiAffinity = Annotated[
