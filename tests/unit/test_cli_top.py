@@ -82,7 +82,7 @@ def test_hosts_too_are_sorted_by_their_network() -> None:
 
 def test_a_page_says_all_of_it() -> None:
     assert plain_page(top_page(LOOK, View())) == (
-        "1 hosts, 3 VMs, 3 running; by cpu; 12:00:05\n"
+        "1 host, 3 VMs, 3 running; by cpu; 12:00:05\n"
         "\n"
         "Hosts\n"
         "  HOST  CPU   RECENT  LOAD  MEMORY          DISK  WAITS  IN       OUT  CPU TEMP  VMS  TOLD\n"

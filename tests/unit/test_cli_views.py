@@ -174,8 +174,10 @@ def test_a_host_shows_its_cards_and_sensors_where_it_has_any() -> None:
     """)
         in page
     )
-    bare = structs.replace(told, sample=HostSample())
-    assert "Network cards" not in plain_page(host_page(host(), reading=bare, now=LATER))
+    bare = structs.replace(told, sample=HostSample(swap_used_mib=0, swap_total_mib=0))
+    page = plain_page(host_page(host(), reading=bare, now=LATER))
+    assert "Network cards" not in page
+    assert "  swap               none\n" in page
 
 
 def test_a_name_cannot_bring_control_characters() -> None:

@@ -192,7 +192,7 @@ def _measured(reading: HostReading, now: datetime) -> Section:
     sample = reading.sample
     loads = (sample.load1, sample.load5, sample.load15)
     memory = (sample.memory_available_mib, sample.memory_total_mib)
-    swap = (sample.swap_used_mib, sample.swap_total_mib)
+    swap = " used of ".join(map(words.of_mib, (sample.swap_used_mib, sample.swap_total_mib)))
     disk = (sample.disk_free_bytes, sample.disk_total_bytes)
     facts = (
         ("measured", f"{words.age(reading.at, now)} ago, every {reading.interval_s:g} s"),
@@ -203,7 +203,7 @@ def _measured(reading: HostReading, now: datetime) -> Section:
         ("power", words.NOTHING if sample.power_watts is None else f"{sample.power_watts:.0f} W"),
         ("load", " ".join(words.number(load) for load in loads)),
         ("memory", " available of ".join(words.of_mib(size) for size in memory)),
-        ("swap", " used of ".join(words.of_mib(size) for size in swap)),
+        ("swap", "none" if sample.swap_total_mib == 0 else swap),
         ("disk", " free of ".join(words.of_bytes(size) for size in disk)),
         *(
             (

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from schemas.loads import HostLoad, VmLoad
 from vireo.cli.layout import Page, Section, Table
 from vireo.cli.sparklines import sparkline
-from vireo.cli.words import NOTHING, age, celsius, number, of_bytes, share
+from vireo.cli.words import NOTHING, age, celsius, counted, number, of_bytes, share
 
 TICKS = 20
 """Characters of a sparkline, and ticks that are asked for."""
@@ -75,7 +75,7 @@ def top_page(look: Look, view: View) -> Page:
     hosts, vms = _fitting(shown, view)
     running = sum(vm.state == "running" for vm in look.vms)
     title = (
-        f"{len(look.hosts)} hosts, {len(look.vms)} VMs, {running} running; "
+        f"{counted(len(look.hosts), 'host')}, {counted(len(look.vms), 'VM')}, {running} running; "
         f"by {view.sort.value}; {look.at:%H:%M:%S}"
     )
     return Page(

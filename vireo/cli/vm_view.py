@@ -50,7 +50,7 @@ def placement_sections(placement: Placement, *, title: str = "Why this host") ->
     facts = (
         ("chosen", placement.host),
         ("policy", f"{placement.policy} {placement.policy_version or ''}".rstrip()),
-        ("considered", f"{placement.considered} host{'' if placement.considered == 1 else 's'}"),
+        ("considered", words.counted(placement.considered, "host")),
     )
     sections = [Section(title=title, facts=facts, table=ranking)]
     if placement.excluded:

@@ -32,6 +32,11 @@ def share(part: float | None) -> str:
     return NOTHING if part is None else f"{part * 100:.0f} %"
 
 
+def counted(many: int, noun: str) -> str:
+    """`1 host`, `3 hosts`."""
+    return f"{many} {noun}{'' if many == 1 else 's'}"
+
+
 def celsius(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.0f} °C"
 
