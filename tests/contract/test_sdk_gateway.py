@@ -16,6 +16,7 @@ from schemas.rules import Taint
 from schemas.wire import unwrap
 from tests.fixtures.gateway import TOKEN, GatewayUnderTest
 from vireo import Client, ClientSettings, Conflict, Invalid, NotFound, TimedOut, Unauthenticated
+from vireo.cli.definition import use_if_known
 
 QUICK = ClientSettings(attempts=2, backoff_first_s=0.01, poll_first_s=0.01, patience_s=2)
 SPEC = VmSpec(name="sdk", disks=(DiskSpec(image="tiny"),))
@@ -147,6 +148,15 @@ async def test_what_a_project_takes_is_a_value(client: Client) -> None:
     assert await client.projects.use("shop") == samples.PROJECT_USE
     with pytest.raises(NotFound):
         await client.projects.use("none")
+
+
+async def test_what_a_project_takes_is_not_waited_for_long_where_it_is_shown_beside_the_rest(
+    client: Client, gateway: GatewayUnderTest
+) -> None:
+    assert await use_if_known(client, "shop", patience_s=60) == samples.PROJECT_USE
+    assert await use_if_known(client, "hangs", patience_s=0.1) is None
+    gateway.scheduler.released.set()
+    assert await use_if_known(client, "none", patience_s=60) is None
 
 
 async def test_a_placement_and_capacity_are_values(client: Client) -> None:

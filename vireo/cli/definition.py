@@ -3,6 +3,7 @@ kind of definition."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,9 @@ from vireo.cli.printing import Output, note, show_data, show_lines, show_page, s
 if TYPE_CHECKING:
     from vireo.client import Client
     from vireo.operations import PendingOperation
+
+USE_PATIENCE_S = 3.0
+"""A definition is not held back for longer by what is shown beside it."""
 
 D = TypeVar("D", bound=Policy | Template | Project | AlertRule)
 
@@ -163,7 +167,8 @@ def _add_show(app: typer.Typer, kind: DefinitionKind) -> None:
             if output.is_data:
                 show_data(found, output)
                 return
-            use = await _use(client, name) if kind == "project" and version is None else None
+            of_now = kind == "project" and version is None
+            use = await use_if_known(client, name) if of_now else None
             show_page(definition_page(found, now=datetime.now(UTC), use=use))
             show_lines(["", *lines_of(found.definition)])
 
@@ -291,15 +296,20 @@ def _add_remove(app: typer.Typer, kind: DefinitionKind) -> None:
     app.command("remove", epilog=examples(f"vireo {GROUP[kind]} remove NAME"))(remove)
 
 
-async def _use(client: Client, name: str) -> ProjectUse | None:
+async def use_if_known(
+    client: Client, name: str, *, patience_s: float = USE_PATIENCE_S
+) -> ProjectUse | None:
     """What a project takes; the rest is shown also while its scheduler is away."""
     from vireo.errors import NotFound, Unavailable
 
     try:
-        return await client.projects.use(name)
+        async with asyncio.timeout(patience_s):
+            return await client.projects.use(name)
+    except TimeoutError:
+        note(f"what its VMs take is not known: no answer within {patience_s:g} s")
     except (NotFound, Unavailable) as error:
-        note(f"what its VMs take is not known now: {error}")
-        return None
+        note(f"what its VMs take is not known: {error}")
+    return None
 
 
 async def _present(room: Any, name: str) -> Any:
