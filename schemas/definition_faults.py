@@ -7,15 +7,22 @@ knows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from schemas.alerts import AlertRule
 from schemas.definitions import AnyDefinition
 from schemas.metric_labels import METRIC_LABELS
 from schemas.problems import FieldError
-from schemas.subjects import CATALOG
 
 EVENT_LABELS = ("kind", "id", "source")
-EVENTS = frozenset(each.name for each in CATALOG if each.subject.startswith("vireo.evt."))
+
+
+@cache
+def _events() -> frozenset[str]:
+    """Asked of alert rules alone: who reads a policy need not load the whole language of the bus."""
+    from schemas.subjects import CATALOG
+
+    return frozenset(each.name for each in CATALOG if each.subject.startswith("vireo.evt."))
 
 
 def faults_of(definition: AnyDefinition) -> Iterator[FieldError]:
@@ -38,7 +45,7 @@ def _what_is_measured(rule: AlertRule) -> Iterator[FieldError]:
     for field, metric in (("/metric", rule.metric), ("/of", rule.of)):
         if metric is not None and metric not in METRIC_LABELS:
             yield FieldError(field=field, detail=f"there is no metric {metric}")
-    if rule.event is not None and rule.event not in EVENTS:
+    if rule.event is not None and rule.event not in _events():
         yield FieldError(field="/event", detail=f"there is no event {rule.event}")
     if rule.event is not None and not rule.grown_within_s:
         yield FieldError(field="/grown_within_s", detail="an `event` needs it")
@@ -73,4 +80,4 @@ def _which_labels_are_named(rule: AlertRule) -> Iterator[FieldError]:
 
 
 def _is_about_something(rule: AlertRule) -> bool:
-    return rule.metric in METRIC_LABELS or rule.event in EVENTS
+    return rule.metric in METRIC_LABELS or rule.event in _events()
