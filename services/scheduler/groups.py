@@ -110,6 +110,10 @@ class Apart(Struct, frozen=True):
     holds it is among those that it selects."""
 
 
+EVERYWHERE = Apart((), ())
+"""Where nobody shuns anybody."""
+
+
 class Groups:
     """All placed VMs by label."""
 
@@ -163,6 +167,8 @@ class Groups:
 
     def apart(self, labels: Mapping[str, str], shuns: Sequence[AntiTerm]) -> Apart:
         """Where a VM of these labels, which shuns so, may not be."""
+        if not shuns and not self._holders:
+            return EVERYWHERE
         answer = self._answer
         if answer is None or answer[0] is not labels or answer[1] is not shuns:
             shunned = [(term, self.counts(term.chosen)) for term in shuns]

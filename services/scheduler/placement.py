@@ -95,6 +95,8 @@ def _excluded(
     table: Table, request: Request, choice: Choice, counts: dict[PlacementRule, int], most: int
 ) -> tuple[Excluded, ...]:
     """At most so many, those that the last rule excluded first, then by name. `counts` are by rule."""
+    if not counts:
+        return ()
     names, verdicts = table.columns.names, choice.verdicts
     found: list[Excluded] = []
     for rule in reversed(counts):
