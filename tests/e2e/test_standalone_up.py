@@ -18,6 +18,7 @@ import nats
 import pytest
 
 from deploy.control_plane import free_ports
+from vireo import Client
 from vireo.standalone.options import HostOption, UpOptions
 from vireo.standalone.up import UpError, refuse_taken, up, write_nats_context
 
@@ -196,6 +197,17 @@ async def test_the_bus_lets_nobody_in_without_a_password_nor_speak_for_another(
         await until(lambda: len(refused) == 8)
         assert all("permissions violation for subscription" in text for text in refused[5:])
         await agent.close()
+
+
+async def test_a_vm_can_be_made_as_soon_as_it_says_what_next(state_dir: Path) -> None:
+    one = Up(state_dir)
+    async with one.running():
+        token = (state_dir / "credentials/admin.token").read_text(encoding="ascii").strip()
+        async with Client(f"http://127.0.0.1:{one.port}", token) as client:
+            spec = {"name": "web1", "memory_mib": 64, "disks": [{"size_gib": 1}]}
+            made = await client.vms.create(spec, wait=PATIENCE_S)
+            vm = await client.vms.get(made.target)
+    assert (vm.state, vm.host) == ("running", "h1")
 
 
 async def test_each_agent_is_asked_by_its_hosts_name(state_dir: Path) -> None:

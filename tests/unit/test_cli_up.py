@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from vireo.cli.up import _announce
 from vireo.contexts import Context, Contexts, contexts_file, load, save
@@ -42,6 +43,14 @@ def test_it_says_where_and_what_next_and_puts_no_token_into_a_pipe(
     assert f"metrics   {ready.metrics_url}\n" in said
     assert "\n  vireo vm create web1" in said
     assert SECRET not in said
+
+
+def test_a_host_that_is_not_there_is_told_with_its_log(
+    ready: Ready, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _announce(structs.replace(ready, missing=("h2",)), first=False)
+    log = ready.log_dir / "hostagent-h2.log"
+    assert f"warning   host h2 takes no VMs yet: {log} says why\n" in capsys.readouterr().out
 
 
 def test_it_keeps_a_context_that_is_current_where_none_was(ready: Ready, tmp_path: Path) -> None:

@@ -188,6 +188,9 @@ def _announce(ready: Ready, *, first: bool) -> None:
     if ready.metrics_url is not None:
         shown += f"\nmetrics   {ready.metrics_url}"
     sys.stdout.write(f"gateway   {ready.url}\n{shown}\nlogs      {ready.log_dir}\n")
+    for host in ready.missing:
+        log = ready.log_dir / f"hostagent-{host}.log"
+        sys.stdout.write(f"warning   host {host} takes no VMs yet: {log} says why\n")
     for line in _next(_keep_context(ready)):
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,8 @@ from msgspec import Struct
 import vireo
 from chassis import logs
 from chassis.settings import LogSettings
+from vireo.client import Client
+from vireo.errors import VireoError
 from vireo.standalone import binaries, postgres
 from vireo.standalone.credentials import ensure_passwords, password_file, write_private
 from vireo.standalone.nats import ADDRESS, OPERATOR_USER, natscli_context
@@ -42,6 +44,11 @@ class UpError(Exception):
     """`vireo up` cannot go on; the text says why and what to do."""
 
 
+ONLINE_S = 20.0
+"""Hosts that have not registered by then are told of, and nobody waits for them any longer."""
+LOOK_S = 0.1
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """What there is once everything runs."""
 
@@ -51,6 +58,8 @@ class Ready(Struct, frozen=True, kw_only=True):
     admin_token_file: Path
     log_dir: Path
     pids: dict[str, int]
+    missing: tuple[str, ...] = ()
+    """Hosts that cannot take VMs yet."""
 
 
 OnReady = Callable[[Ready], Awaitable[None]]
@@ -75,11 +84,25 @@ async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = N
                     admin_token_file=options.admin_token_file,
                     log_dir=options.state_dir / "logs",
                     pids=supervisor.pids,
+                    missing=await _not_online(options),
                 )
             )
 
         async with _stopped_by_signals(supervisor):
             await supervisor.run(announce)
+
+
+async def _not_online(options: UpOptions) -> tuple[str, ...]:
+    """The hosts that are not there after a while. A VM that is asked for before any is, is refused."""
+    token = options.admin_token_file.read_text(encoding="ascii").strip()
+    missing = {host.name for host in options.hosts}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ONLINE_S), Client(options.gateway_url, token) as client:
+            while missing:
+                with suppress(VireoError):
+                    missing -= {host.name async for host in client.hosts.list(state="online")}
+                await asyncio.sleep(LOOK_S)
+    return tuple(sorted(missing))
 
 
 def _log_to_stderr(options: UpOptions) -> None:
