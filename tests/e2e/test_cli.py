@@ -253,7 +253,11 @@ async def test_a_host_is_shown_and_set(shell: Shell, gateway: Gateway) -> None:
     )
     assert ended.code == 0
     patch = next(request for request in gateway.requests if request.method == "PATCH")
-    assert json.loads(patch.body) == {"maintenance": True, "labels": {"tier": "1"}}
+    assert json.loads(patch.body) == {
+        "maintenance": True,
+        "labels": {"tier": "1"},
+        "generation": 3,
+    }
 
 
 async def test_a_dry_run_shows_what_would_come_and_begins_nothing(
@@ -306,6 +310,7 @@ async def test_taints_and_tuning_are_set_one_by_one(shell: Shell, gateway: Gatew
     assert json.loads(patch.body) == {
         "taints": [{"key": "gpu", "value": "a100"}],
         "tuning": {"reserve_memory_mib": 4096},
+        "generation": 3,
     }
 
 
