@@ -23,6 +23,7 @@ Teller = Callable[[int], str]
 Words = Callable[[Table, Request, int, NDArray[np.int8]], str]
 
 NEVER_HEARD = "its lease was not heard since the scheduler began to listen"
+ON_IT = "on it"
 CACHED_WORDS = 1024
 """Selectors whose words are kept: they are said again for every host that is shown."""
 OPERATORS = {"greater": ">", "less": "<"}
@@ -192,16 +193,22 @@ def _anti_affinity(table: Table, request: Request, row: int, _: NDArray[np.int8]
 
 
 def _apart(table: Table, request: Request) -> Teller:
-    """Whom the VM shuns first, then who shuns it. What is asked of every row is looked up once."""
+    """Whom the VM shuns first, then who shuns it. What is asked of every row is looked up once, and put
+    in words once where it is about the host itself."""
     apart = table.groups.apart(request.spec.labels, request.shuns)
+    known = [
+        (term, counts, words, words(term.chosen, ON_IT) if term.topology is None else "")
+        for found, words in ((apart.shunned, _shunned_words), (apart.shunning, _shunning_words))
+        for term, counts in found
+    ]
 
     def tell(row: int) -> str:
-        for term, counts in apart.shunned:
-            if _is_near(table, counts, term.topology, row):
-                return _shunned_words(term.chosen, _place(table, term.topology, row))
-        for term, counts in apart.shunning:
-            if _is_near(table, counts, term.topology, row):
-                return _shunning_words(term.chosen, _place(table, term.topology, row))
+        for term, counts, words, here in known:
+            if here:
+                if counts.has(row):
+                    return here
+            elif _is_near(table, counts, term.topology, row):
+                return words(term.chosen, _place(table, term.topology, row))
         return "a VM that keeps it away is there"
 
     return tell
@@ -226,7 +233,7 @@ def _is_near(table: Table, counts: RowCounts, topology: str | None, row: int) ->
 
 def _place(table: Table, topology: str | None, row: int) -> str:
     if topology is None:
-        return "on it"
+        return ON_IT
     return f"in its {topology} {table.labels.of(row).get(topology, '')}".rstrip()
 
 
