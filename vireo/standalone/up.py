@@ -22,7 +22,7 @@ import vireo
 from chassis import logs
 from chassis.settings import LogSettings
 from vireo.client import Client
-from vireo.errors import VireoError
+from vireo.errors import Unavailable, VireoError
 from vireo.standalone import binaries, postgres
 from vireo.standalone.credentials import ensure_passwords, password_file, write_private
 from vireo.standalone.nats import ADDRESS, OPERATOR_USER, natscli_context
@@ -93,16 +93,20 @@ async def up(options: UpOptions, on_ready: OnReady, *, limits: Limits | None = N
 
 
 async def _not_online(options: UpOptions) -> tuple[str, ...]:
-    """The hosts that are not there after a while. A VM that is asked for before any is, is refused."""
-    token = options.admin_token_file.read_text(encoding="ascii").strip()
-    missing = {host.name for host in options.hosts}
-    with suppress(TimeoutError):
+    """The hosts that are not there after a while, if the gateway lets itself be asked. A VM that is asked
+    for before any is, is refused."""
+    missing: set[str] | None = None
+    # Whoever has taken the token elsewhere has taken its file away; a revoked one asks nothing. The end
+    # of the patience is an OSError, too.
+    with suppress(OSError, VireoError):
+        token = options.admin_token_file.read_text(encoding="ascii").strip()
         async with asyncio.timeout(ONLINE_S), Client(options.gateway_url, token) as client:
-            while missing:
-                with suppress(VireoError):
-                    missing -= {host.name async for host in client.hosts.list(state="online")}
+            while missing is None or missing:
+                with suppress(Unavailable):
+                    there = {host.name async for host in client.hosts.list(state="online")}
+                    missing = {host.name for host in options.hosts} - there
                 await asyncio.sleep(LOOK_S)
-    return tuple(sorted(missing))
+    return tuple(sorted(missing or ()))
 
 
 def _log_to_stderr(options: UpOptions) -> None:
