@@ -10,8 +10,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -19,14 +19,13 @@ import asyncpg
 from msgspec import Struct
 
 from bench.creates import test_plane
-from bench.floor import socket_dir
 from bench.history import made
 from bench.inventory_reads import read_rows
+from bench.lists import list_rows
 from bench.rebuild import EVENTS, rebuild_rows, rebuilt_s
 from bench.report import Row, Target, row
+from bench.servers import bus_of, postgres_of
 from chassis.bus import Bus, Outgoing
-from chassis.nats import connect
-from chassis.nats.settings import NatsSettings
 from deploy.control_plane import ControlPlane
 from schemas.wire import encode
 from services.inventory.entries import EVENT_COLUMNS
@@ -64,6 +63,7 @@ def run(directory: Path, *, events: int = EVENTS) -> Iterator[Row]:
         )
         there = asyncio.run(filled(plane, events))
         yield from read_rows(plane, there)
+        yield from list_rows(plane)
         yield from rebuild_rows(asyncio.run(rebuilt_s(plane)), there)
 
 
@@ -153,31 +153,3 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def bus_of(plane: ControlPlane) -> AsyncIterator[Bus]:
-    """The bus of a running control plane, as its operator."""
-    settings = NatsSettings(
-        urls=(f"nats://127.0.0.1:{plane.nats_port}",),
-        user="operator",
-        password_file=str(plane.state_dir / "credentials" / "operator.password"),
-    )
-    async with connect(settings, name="bench") as bus:
-        yield bus
-
-
-@asynccontextmanager
-async def postgres_of(plane: ControlPlane) -> AsyncIterator[asyncpg.Connection]:
-    """Its Postgres, as the inventory."""
-    password = (plane.state_dir / "credentials" / "inventory.password").read_text().strip()
-    postgres = await asyncpg.connect(
-        host=str(socket_dir(plane.state_dir)),
-        user="inventory",
-        database="vireo",
-        password=password,
-    )
-    try:
-        yield postgres
-    finally:
-        await postgres.close()
