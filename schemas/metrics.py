@@ -19,6 +19,9 @@ UnixSeconds = Annotated[float, Meta(ge=0, le=1e11)]
 SeriesName = Annotated[str, Meta(min_length=1, max_length=63)]
 SeriesNames = Annotated[tuple[SeriesName, ...], Meta(max_length=64)]
 
+GONE = "gone"
+"""The event that ends a stream of samples: there is no such VM or host any more."""
+
 
 class GetHistory(Struct, frozen=True, kw_only=True):
     """Metrics `history`: the `Metrics` of a VM or of a host, whichever is named."""

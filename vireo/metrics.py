@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from schemas.metrics import LiveSample, Metrics
+from schemas.metrics import GONE, LiveSample, Metrics
 from vireo.errors import Unavailable, unreadable
 from vireo.paths import query_of, time_text
 from vireo.sse import Message, Reader, TooLong
@@ -36,8 +36,9 @@ async def history(
 async def watch(
     transport: Transport, path: str, *, series: Sequence[str]
 ) -> AsyncGenerator[LiveSample]:
-    """Samples as they are told, without end. Goes on after the last one when the connection breaks;
-    raises Unavailable once the server has been away for longer than the patience of the settings."""
+    """Samples as they are told, until the VM is deleted. Goes on after the last one when the connection
+    breaks; raises NotFound if there is none, and Unavailable once the server has been away for longer than
+    the patience of the settings."""
     query: Query = [("series", name) for name in series]
     last, attempt = "", 0
     now = asyncio.get_running_loop().time
@@ -47,6 +48,8 @@ async def watch(
         try:
             async for message in _messages(transport, path, query, last, reader):
                 attempt, heard = 0, now()
+                if message.event == GONE:
+                    return
                 yield _read(transport, message)
         except Unavailable:
             if now() - heard > transport.settings.patience_s:

@@ -14,8 +14,19 @@ import structlog
 from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Meta, Struct
 
-from schemas.metrics import GetHistory, GetLive, LiveSample, LiveSamples, Metrics, SeriesNames
-from schemas.problems import FieldError, invalid_request
+from schemas.metrics import (
+    GONE,
+    GetHistory,
+    GetLive,
+    LiveSample,
+    LiveSamples,
+    Metrics,
+    SeriesNames,
+)
+from schemas.problems import FieldError, Problem, invalid_request, not_found
+from schemas.queries import GetHost, GetVm
+from schemas.resources import VmState
+from services.gateway import decide
 from services.gateway.answers import Answer, Refused, refuse
 from services.gateway.asked import Asked, name_in_path
 from services.gateway.desk import Desk
@@ -32,7 +43,10 @@ RECENT_S = 10.0
 """Who begins to watch is shown this much of what was, so as not to wait for the next tick."""
 WATCH_S = 3.0
 """How long the metrics service is asked to wait at a time; so long, at most, its end waits for us."""
+QUIET_S = 10.0
+"""After so long without a value it is asked whether there still is such a VM or host."""
 MICROSECONDS = 1_000_000
+LAST = b"event: %s\ndata: {}\n\n" % GONE.encode()
 
 _samples = msgspec.json.Decoder(LiveSamples)
 
@@ -67,6 +81,8 @@ async def _metrics(
     if "text/event-stream" in asked.headers.get("accept", ""):
         question = _live_question(asked, whose, now_s)
         # The first answer is awaited here: what is wrong is said before the stream begins.
+        if await _is_gone(desk, question):
+            raise refuse(_no_such(question))
         first = await _watched(desk, question)
         return _live(desk, asked, question, first)
     question_of_past = history_question(asked.query, whose, now_s=now_s)
@@ -148,9 +164,18 @@ def _live(
 async def _read(
     desk: Desk, question: GetLive, first: LiveSamples, queue: asyncio.Queue[bytes]
 ) -> None:
-    """Put sample after sample; the client comes again when the metrics service goes away."""
-    found = first
+    """Put sample after sample until the VM is gone; the client comes again when the metrics service goes
+    away."""
+    found, now_s = first, desk.rig.clock.monotonic
+    told_s = now_s()
     while True:
+        if any(sample.values for sample in found.samples):
+            told_s = now_s()
+        elif found.samples or now_s() - told_s > QUIET_S:
+            if await _is_gone(desk, question):
+                await queue.put(LAST)
+                return
+            told_s = now_s()
         for sample in found.samples:
             await queue.put(sample_frame(sample))
             question = msgspec.structs.replace(question, after=sample.at.timestamp())
@@ -159,6 +184,34 @@ async def _read(
         except Refused as refused:
             log.warning("metrics_stream_ended", reason=str(refused))
             return
+
+
+class _Existing(Struct, frozen=True):
+    """As much of a VM as says whether it still is."""
+
+    state: VmState
+
+
+async def _is_gone(desk: Desk, question: GetLive) -> bool:
+    """Whether the inventory knows that there is no such VM or host. What is younger than its knowledge,
+    or cannot be asked now, may be there."""
+    try:
+        if question.vm is None:
+            await desk.ask("inventory", "host.get", GetHost(host=question.host or ""))
+            return False
+        found = await desk.ask("inventory", "vm.get", GetVm(vm=question.vm))
+    except Refused as refused:
+        fresh_s = desk.settings.fresh_operation_s
+        now = desk.rig.clock.now()
+        young = question.vm is not None and decide.is_fresh(question.vm, now=now, within_s=fresh_s)
+        return refused.refusal.problem.status == 404 and not young
+    return msgspec.json.decode(found, type=_Existing).state == "deleted"
+
+
+def _no_such(question: GetLive) -> Problem:
+    if question.vm is not None:
+        return not_found("VM", question.vm)
+    return not_found("host", question.host or "")
 
 
 async def _watched(desk: Desk, question: GetLive) -> LiveSamples:
@@ -175,7 +228,8 @@ def sample_frame(sample: LiveSample) -> bytes:
 _DESCRIPTION = (
     "Of each step the average, the least and the most; a gap is null. Fine steps are kept for an hour, "
     "minutes for a day, half-hours for a month, six hours for a year, weeks for ten. With "
-    "`Accept: text/event-stream`, each tick as it is told: `id` is what `Last-Event-ID` goes on after."
+    "`Accept: text/event-stream`, each tick as it is told: `id` is what `Last-Event-ID` goes on after, and "
+    "`event: gone` is the last of a VM that was deleted."
 )
 
 VM_METRICS: Route[MetricsQuery, Nothing] = Route(

@@ -111,8 +111,8 @@ async def relay(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Send what `read` puts into its queue until the client is gone, the gateway stops or `read` gives
-    up; then end it all."""
+    """Send what `read` puts into its queue until the client is gone, the gateway stops or `read` has
+    ended and all of it is sent; then end it all."""
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await _chunk(send, hello)
     queue: asyncio.Queue[bytes] = asyncio.Queue(QUEUE)
@@ -128,6 +128,8 @@ async def relay(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     if gone not in done and sending not in done:
+        while reading in done and not queue.empty():
+            await _chunk(send, queue.get_nowait())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     for task in done:
         task.result()

@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from chassis.clock import SystemClock
 from chassis.ids import SystemIds
 from chassis.service import Rig
 from schemas import samples
+from schemas.ids import uuid7
 from schemas.metrics import Metrics
 from schemas.problems import Problem
 from schemas.telemetry import HostFrame, HostSample, VmColumns
@@ -22,9 +24,11 @@ from services.metrics.model import Garbled
 from services.metrics.past import Past
 from services.metrics.settings import MetricsSettings
 from tests.fixtures.gateway import TOKEN, GatewayUnderTest, running, serve, until_answers
-from vireo import Client, ClientSettings, Invalid
+from vireo import Client, ClientSettings, Invalid, NotFound
 
 VM, HOST = samples.VM, samples.HOST
+OTHER_VM = uuid7(1_700_000_000_000, b"0123456789")
+LIVE = {"Accept": "text/event-stream"}
 QUICK = ClientSettings(attempts=2, backoff_first_s=0.01, patience_s=2)
 
 
@@ -50,7 +54,7 @@ async def client(gateway: GatewayUnderTest) -> AsyncIterator[Client]:
         yield client
 
 
-def tell(past: Past, tick: int, *, ago_s: float = 0.0) -> None:
+def tell(past: Past, tick: int, *, ago_s: float = 0.0, vms: tuple[str, ...] = (VM,)) -> None:
     frame = HostFrame(
         host=HOST,
         site="main",
@@ -58,7 +62,7 @@ def tell(past: Past, tick: int, *, ago_s: float = 0.0) -> None:
         sequence=tick,
         interval_s=5.0,
         sample=HostSample(load1=float(tick)),
-        vms=VmColumns(ids=(VM,), cpus=(tick,)),
+        vms=VmColumns(ids=vms, cpus=(tick,) * len(vms)),
     )
     arrays = measured(frame)
     assert not isinstance(arrays, Garbled)
@@ -134,6 +138,44 @@ async def test_samples_come_as_they_are_told_and_a_reader_goes_on_where_it_was(
             while not (line := await anext(lines)).startswith("id: "):
                 pass
         assert line == f"id: {round(second.at.timestamp() * 1e6)}"
+
+
+async def test_a_reader_of_a_vm_that_is_deleted_is_told_so_and_comes_to_an_end(
+    gateway: GatewayUnderTest, client: Client, past: Past
+) -> None:
+    tell(past, 1)
+    watching = client.vms.watch(VM, series=["cpus"])
+    raw = gateway.http.stream("GET", f"/v1/vms/{VM}/metrics", headers=LIVE)
+    async with asyncio.timeout(10), raw as answer:
+        seen = [(await anext(watching)).values]
+        vm = gateway.inventory.vms[VM]
+        gateway.inventory.vms[VM] = structs.replace(vm, state="deleted")
+        tell(past, 2, vms=())
+        seen += [sample.values async for sample in watching]
+        lines = [line async for line in answer.aiter_lines()]
+    assert seen == [{"cpus": 1.0}]
+    assert lines[-3:] == ["event: gone", "data: {}", ""]
+    with pytest.raises(NotFound):
+        await anext(client.vms.watch(VM))
+
+
+async def test_a_vm_that_stands_still_is_watched_on(client: Client, past: Past) -> None:
+    tell(past, 1)
+    watching = client.vms.watch(VM, series=["cpus"])
+    async with asyncio.timeout(10):
+        seen = [(await anext(watching)).values]
+        for tick, vms in ((2, ()), (3, (VM,))):
+            tell(past, tick, vms=vms)
+            seen.append((await anext(watching)).values)
+    assert seen == [{"cpus": 1.0}, {}, {"cpus": 3.0}]
+
+
+@pytest.mark.parametrize("path", [f"/v1/vms/{OTHER_VM}/metrics", "/v1/hosts/h999/metrics"])
+async def test_of_what_there_is_not_nothing_is_streamed(
+    gateway: GatewayUnderTest, past: Past, path: str
+) -> None:
+    answer = await gateway.http.get(path, headers=LIVE)
+    assert answer.status_code == 404
 
 
 async def test_the_sdk_says_what_is_wrong_with_a_question(client: Client, past: Past) -> None:

@@ -54,5 +54,8 @@ def test_values_carry_their_units() -> None:
 
 
 def test_a_sample_is_a_line() -> None:
-    sample = LiveSample(at=START, values={"cpu_busy": 0.14, "cpus": 2.0})
-    assert sample_line(sample) == "12:00:00.000  cpu_busy 0.14  cpus 2"
+    values = {"cpu_busy": 0.14, "cpus": 2.0, "memory_resident": 411799552.0, "net_sent": 0.0}
+    assert sample_line(LiveSample(at=START, values=values)) == (
+        "12:00:00.000  cpu_busy 0.14  cpus 2  memory_resident 411799552  net_sent 0"
+    )
+    assert sample_line(LiveSample(at=START, values={})) == "12:00:00.000  -"

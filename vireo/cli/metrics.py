@@ -129,7 +129,7 @@ def _show(context: typer.Context, read: Read, output: Output) -> None:
 
 
 def _watch(context: typer.Context, watch: Watch, output: Output) -> None:
-    """Until the user has seen enough."""
+    """Until the user has seen enough, or it is gone."""
 
     async def body(client: Client) -> None:
         from vireo.cli.metrics_view import sample_line
@@ -141,5 +141,6 @@ def _watch(context: typer.Context, watch: Watch, output: Output) -> None:
                 # A line each, so that a program can read them as they come.
                 as_json = output is Output.JSON
                 show_lines([encode(sample).decode() if as_json else sample_line(sample)])
+        note("it was deleted: nothing more comes")
 
     session.run(context, body)

@@ -33,8 +33,17 @@ def span_text(metrics: Metrics) -> str:
 
 def sample_line(sample: LiveSample) -> str:
     """`12:00:05.000  cpu_busy 0.14  memory_resident 411799552`, in the series' own units."""
-    told = (f"{name} {value:g}" for name, value in sample.values.items())
-    return "  ".join((clock(sample.at), *told))
+    told = (f"{name} {_digits(value)}" for name, value in sample.values.items())
+    return "  ".join((clock(sample.at), *(told if sample.values else (NOTHING,))))
+
+
+WHOLE_FROM = 1000
+
+
+def _digits(value: float) -> str:
+    """Never with an exponent: `411799552`, `0.14`."""
+    text = f"{value:.0f}" if abs(value) >= WHOLE_FROM else f"{value:.4f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def any_known(values: SeriesValues) -> bool:
