@@ -12,6 +12,7 @@ from schemas.ids import uuid7
 from schemas.loads import HostLoad, VmLoad
 from vireo.cli.layout import plain_page
 from vireo.cli.printing import rich_page
+from vireo.cli.top import keys_in
 from vireo.cli.top_view import (
     FRAME_LINES,
     Look,
@@ -97,11 +98,31 @@ def test_a_page_says_all_of_it() -> None:
 
 
 def test_on_a_narrow_terminal_a_row_still_takes_one_line() -> None:
-    console = Console(width=60, height=40, file=io.StringIO())
-    console.print(rich_page(top_page(LOOK, View()), cut=True))
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    assert len(file.getvalue().splitlines()) == FRAME_LINES + 1 + 3
+    for width in (60, 76, 120):
+        console = Console(width=width, height=40, file=io.StringIO())
+        console.print(rich_page(top_page(LOOK, View(width=width)), cut=True))
+        file = console.file
+        assert isinstance(file, io.StringIO)
+        assert len(file.getvalue().splitlines()) == FRAME_LINES + 1 + 3
+        assert "…" not in file.getvalue()
+
+
+def columns(sort: Sort, width: int) -> list[tuple[str, ...]]:
+    tables = [each.table for each in top_page(LOOK, View(sort=sort, width=width)).sections]
+    return [table.columns for table in tables if table]
+
+
+def test_a_narrow_terminal_goes_without_what_matters_least_and_never_without_the_names() -> None:
+    assert columns(Sort.CPU, 76) == [
+        ("host", "cpu", "recent", "load", "memory", "disk", "cpu temp", "vms", "told"),
+        ("vm", "host", "state", "cpus", "recent", "memory", "in", "out"),
+    ]
+    assert columns(Sort.NAME, 12) == [("host", "cpu"), ("vm",)]
+
+
+def test_a_narrow_terminal_keeps_what_it_is_sorted_by() -> None:
+    assert columns(Sort.DISK, 66)[1] == ("vm", "host", "state", "cpus", "memory", "read", "write")
+    assert columns(Sort.NETWORK, 20) == [("host", "cpu", "in", "out"), ("vm", "in", "out")]
 
 
 def test_of_more_than_the_terminal_holds_the_first_are_shown_and_the_rest_by_scrolling() -> None:
@@ -121,3 +142,7 @@ def test_scrolling_ends_at_both_ends() -> None:
 def test_orders_go_around_and_begin_at_the_top() -> None:
     assert sorted_by_next(View(sort=Sort.NAME, skipped=2), 1) == View(sort=Sort.CPU)
     assert sorted_by_next(View(sort=Sort.CPU), -1) == View(sort=Sort.NAME)
+
+
+def test_keys_that_are_typed_at_once_count_one_by_one() -> None:
+    assert keys_in("\x1b[D\x1b[Djq") == ["\x1b[D", "\x1b[D", "j", "q"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from vireo.cli.words import printable
@@ -10,6 +12,28 @@ from vireo.cli.words import printable
 class Table(Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+TERMINAL_GAP = 2
+"""Cells that a column of a table takes on a terminal beside its text."""
+
+
+def narrowed(table: Table, *, width: int, spare: Sequence[Sequence[str]]) -> Table:
+    """The table without as many of its spare columns, the first ones first, as it takes to fit."""
+    for names in spare:
+        if _width(table) <= width:
+            break
+        kept = [i for i, name in enumerate(table.columns) if name not in names]
+        table = Table(
+            columns=tuple(table.columns[i] for i in kept),
+            rows=tuple(tuple(row[i] for i in kept) for row in table.rows),
+        )
+    return table
+
+
+def _width(table: Table) -> int:
+    columns = zip(table.columns, *table.rows, strict=True)
+    return sum(max(len(printable(cell)) for cell in column) + TERMINAL_GAP for column in columns)
 
 
 class Section(Struct, frozen=True, kw_only=True):

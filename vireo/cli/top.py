@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
 from vireo.cli import options, session
 from vireo.cli.options import examples, parsed
@@ -31,6 +34,8 @@ EXAMPLES = examples(
 )
 
 END_KEYS = ("q", "\x03", "\x04")
+RESIZED = ""
+"""No key: the terminal has another size now."""
 KEYS_HELP = "q ends, ← → order, ↑ ↓ scroll"
 
 
@@ -59,7 +64,8 @@ def top(
         if output.is_data:
             show_data(look, output)
         else:
-            show_page(top_page(look, View(sort=sort)))
+            width = get_terminal_size().columns if sys.stdout.isatty() else None
+            show_page(top_page(look, View(sort=sort, width=width)))
 
     session.run(context, body)
 
@@ -83,7 +89,7 @@ async def _live(client: Client, view: View, host: str | None, every_s: float) ->
     with Live(console=console, screen=True, auto_refresh=False) as live, _keys() as keys:
         async with _looks(client, host, every_s) as looks:
             while True:
-                fitting = View(sort=view.sort, skipped=view.skipped, lines=console.height - 1)
+                fitting = replace(view, lines=console.height - 1, width=console.width)
                 live.update(rich_page(top_page(look, fitting), foot=foot, cut=True), refresh=True)
                 key, newest = await _next(keys, looks)
                 if isinstance(newest, Look):
@@ -145,10 +151,16 @@ async def _looks(client: Client, host: str | None, every_s: float) -> AsyncItera
         await asyncio.wait([task])
 
 
+def keys_in(typed: str) -> list[str]:
+    """Key by key: who types fast, or over a slow line, sends several at once."""
+    return re.findall(r"\x1b\[[A-D]|.", typed, re.DOTALL)
+
+
 @contextmanager
 def _keys() -> Iterator[asyncio.Queue[str]]:
-    """What is typed, key by key and unseen; the terminal is afterwards as it was."""
+    """What is typed, key by key and unseen, and RESIZED; the terminal is afterwards as it was."""
     import os
+    import signal
     import termios
     import tty
 
@@ -156,9 +168,16 @@ def _keys() -> Iterator[asyncio.Queue[str]]:
     stdin, loop = sys.stdin.fileno(), asyncio.get_running_loop()
     before = termios.tcgetattr(stdin)
     tty.setcbreak(stdin)
-    loop.add_reader(stdin, lambda: keys.put_nowait(os.read(stdin, 32).decode("utf-8", "replace")))
+
+    def read() -> None:
+        for key in keys_in(os.read(stdin, 32).decode("utf-8", "replace")):
+            keys.put_nowait(key)
+
+    loop.add_reader(stdin, read)
+    loop.add_signal_handler(signal.SIGWINCH, keys.put_nowait, RESIZED)
     try:
         yield keys
     finally:
+        loop.remove_signal_handler(signal.SIGWINCH)
         loop.remove_reader(stdin)
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.loads import HostLoad, VmLoad
-from vireo.cli.layout import Page, Section, Table
+from vireo.cli.layout import Page, Section, Table, narrowed
 from vireo.cli.sparklines import sparkline
 from vireo.cli.words import NOTHING, age, celsius, counted, number, of_bytes, share
 
@@ -38,11 +38,13 @@ class Look(Struct, frozen=True, kw_only=True):
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """How it is looked at. `skipped` VMs are above what is seen; `lines`: as high as the page may be."""
+    """How it is looked at. `skipped` VMs are above what is seen; the page is at most `lines` high and
+    `width` wide."""
 
     sort: Sort = Sort.CPU
     skipped: int = 0
     lines: int | None = None
+    width: int | None = None
 
 
 _HOST_KEYS: dict[Sort, Callable[[HostLoad], float | None]] = {
@@ -81,10 +83,45 @@ def top_page(look: Look, view: View) -> Page:
     return Page(
         title=title,
         sections=(
-            Section(title=_of("Hosts", hosts, look.hosts), table=host_table(hosts, now=look.at)),
-            Section(title=_of("VMs", vms, look.vms), table=vm_table(vms)),
+            Section(
+                title=_of("Hosts", hosts, look.hosts),
+                table=_narrowed(host_table(hosts, now=look.at), view, _SPARE_OF_HOSTS),
+            ),
+            Section(
+                title=_of("VMs", vms, look.vms),
+                table=_narrowed(vm_table(vms), view, _SPARE_OF_VMS),
+            ),
         ),
     )
+
+
+Spare = tuple[tuple[str, ...], ...]
+
+_SPARE_OF_HOSTS: Spare = (
+    *(("waits",), ("in", "out"), ("recent",), ("power",), ("cpu temp",), ("load",)),
+    *(("disk",), ("memory",), ("told",), ("vms",)),
+)
+"""What a narrow terminal goes without, the first ones first; never the names."""
+_SPARE_OF_VMS: Spare = (
+    *(("read", "write"), ("in", "out"), ("recent",), ("host",), ("state",), ("memory",)),
+    ("cpus",),
+)
+_SORTED_BY: dict[Sort, tuple[str, ...]] = {
+    Sort.CPU: ("cpu", "cpus"),
+    Sort.MEMORY: ("memory",),
+    Sort.DISK: ("disk", "read", "write"),
+    Sort.NETWORK: ("in", "out"),
+    Sort.NAME: (),
+}
+
+
+def _narrowed(table: Table, view: View, spare: Spare) -> Table:
+    """What it is sorted by stays."""
+    if view.width is None:
+        return table
+    kept = _SORTED_BY[view.sort]
+    names = [names for names in spare if not set(names) & set(kept)]
+    return narrowed(table, width=view.width, spare=names)
 
 
 def scrolled(view: View, by: int, look: Look) -> View:
