@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,9 +84,19 @@ class _Unchanged(asyncpg.Connection):  # type: ignore[misc]
 class Postgres:
     """A pool of connections to one database; made by `open_pool` or `connect`."""
 
-    def __init__(self, pool: Any, settings: PostgresSettings) -> None:
+    def __init__(
+        self,
+        pool: Any,
+        settings: PostgresSettings,
+        *,
+        dial: Callable[[], Awaitable[Connection]],
+    ) -> None:
         self._pool = pool
         self._settings = settings
+        self._dial = dial
+        self._aside: Connection | None = None
+        self._glancing = False
+        self._closing = False
         self._answers = True
 
     @property
@@ -115,6 +125,24 @@ class Postgres:
             async with self._pool.acquire(timeout=self._settings.connect_timeout_s) as connection:
                 yield connection
                 self._answers = True
+
+    async def glance(self, statement: str) -> list[Any]:
+        """The records of one small read. It has a connection beside the pool, which costs more than such
+        a read; whoever comes while that is in use is given one of the pool's. Raises Retry as above."""
+        if self._glancing or self._closing:
+            async with self.connection() as connection:
+                pooled: list[Any] = await connection.fetch(statement)
+                return pooled
+        self._glancing = True
+        try:
+            with self._as_retry():
+                if self._aside is None or self._aside.is_closed():
+                    self._aside = await self._dial()
+                found: list[Any] = await self._aside.fetch(statement)
+                self._answers = True
+                return found
+        finally:
+            self._glancing = False
 
     @contextmanager
     def _as_retry(self) -> Iterator[None]:
@@ -149,10 +177,16 @@ class Postgres:
 
     async def close(self) -> None:
         """Let what is under way finish, but not for ever."""
+        self._closing = True
+        aside, self._aside = self._aside, None
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
+                if aside is not None:
+                    await aside.close()
                 await self._pool.close()
         except (asyncpg.InterfaceError, *GONE):
+            if aside is not None:
+                aside.terminate()
             self._pool.terminate()
 
     async def watch(self, every_s: float = 2.0) -> None:
@@ -167,7 +201,8 @@ async def open_pool(settings: PostgresSettings, *, name: str) -> Postgres:
 
     Whoever opens it closes it; `connect` does so by itself.
     """
-    return Postgres(await _pool_at_last(settings, name), settings)
+    pool = await _pool_at_last(settings, name)
+    return Postgres(pool, settings, dial=lambda: asyncpg.connect(**_arguments(settings, name)))
 
 
 @asynccontextmanager
@@ -184,7 +219,9 @@ async def _pool_at_last(settings: PostgresSettings, name: str) -> Any:
     wait_s = settings.retry_first_s
     while True:
         try:
-            return await asyncpg.create_pool(**_arguments(settings, name))
+            return await asyncpg.create_pool(
+                **_arguments(settings, name), min_size=settings.pool_min, max_size=settings.pool_max
+            )
         except GONE as error:
             log.warning(
                 "postgres_awaited",
@@ -207,8 +244,6 @@ def _arguments(settings: PostgresSettings, name: str) -> dict[str, Any]:
         "password": read_secret(None, settings.password_file) or "",
         "ssl": "verify-full" if settings.tls else False,
         "connection_class": _Unchanged,
-        "min_size": settings.pool_min,
-        "max_size": settings.pool_max,
         "timeout": settings.connect_timeout_s,
         "command_timeout": settings.statement_timeout_s,
         "server_settings": {

@@ -54,7 +54,6 @@ class Inventory:
         self._clock = clock
         self._looks = Looks(reads.phases)
         self._trails = Looks(reads.trails)
-        self._tags = Looks(reads.tags)
 
     async def on_events(self, messages: Sequence[Incoming]) -> None:
         """Record a batch. What can be recorded is, even if something among it cannot."""
@@ -97,11 +96,6 @@ class Inventory:
             self._waiting.leave(waiter)
         found = await self._trails.look(query.operation)
         return found.get(query.operation) or not_found("operation", query.operation)
-
-    async def tag(self, listed: str) -> str:
-        """The tag of a list, as it is after the call began; those who ask at one time ask once."""
-        found = await self._tags.look(listed)
-        return found[listed]
 
     async def poll(self, every_s: float) -> None:
         """Look for what other replicas committed, as long as somebody waits."""
@@ -179,7 +173,7 @@ def endpoints(
             request=queries.ListVms,
             handler=reads.vms,
             concurrency=settings.queries,
-            tag=partial(inventory.tag, VMS),
+            tag=partial(reads.tag, VMS),
         ),
         Endpoint(
             name="host.list",
@@ -187,7 +181,7 @@ def endpoints(
             request=queries.ListHosts,
             handler=reads.hosts,
             concurrency=settings.queries,
-            tag=partial(inventory.tag, HOSTS),
+            tag=partial(reads.tag, HOSTS),
         ),
         Endpoint(
             name="operation.get",

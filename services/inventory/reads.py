@@ -117,11 +117,11 @@ class Reads:
         body = self._page(items, [each["name"] for each in records], query.limit, HOSTS)
         return Tagged(tag=tag, body=body)
 
-    async def tags(self, lists: Sequence[str]) -> dict[str, str]:
-        """The tags of these lists: what was answered under one is true for as long as it stands."""
-        records = await self._all("tags")
+    async def tag(self, listed: str) -> str:
+        """The tag of a list: what was answered under it is true for as long as it stands."""
+        records = await self._postgres.glance(self._queries["tags"])
         tags = {record["name"]: record["tag"] for record in records}
-        return {name: ".".join(tags[table] for table in MADE_OF[name]) for name in lists}
+        return ".".join(tags[table] for table in MADE_OF[listed])
 
     async def past_operation(self, operation: str, moment: datetime) -> Answer:
         """As it was, with its trail until then."""

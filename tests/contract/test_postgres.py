@@ -46,6 +46,24 @@ async def test_an_absent_server_means_retry_and_a_returned_one_serves_again(
         assert postgres.answers
 
 
+async def test_glances_go_beside_each_other_and_come_again_after_a_restart(
+    own_postgres_server: PostgresServer,
+) -> None:
+    settings = await asyncio.to_thread(own_postgres_server.database, "glances")
+    async with connect(settings, name="test") as postgres:
+        found = await asyncio.gather(*(postgres.glance("SELECT 1") for _ in range(5)))
+        assert [[*record] for (record,) in found] == [[1]] * 5
+        await asyncio.to_thread(own_postgres_server.kill)
+        with pytest.raises(Retry):
+            await postgres.glance("SELECT 1")
+        assert not postgres.answers
+        await asyncio.to_thread(own_postgres_server.start)
+        await _until_it_answers(postgres)
+        assert [*(await postgres.glance("SELECT 2"))[0]] == [2]
+    with pytest.raises(Retry):
+        await postgres.glance("SELECT 1")
+
+
 async def test_whatever_becomes_of_a_reader_whose_session_is_ended_means_retry(
     postgres_database: PostgresSettings,
 ) -> None:

@@ -385,7 +385,7 @@ async def test_a_read_without_postgres_asks_for_another_try(inventory: Inventory
 
 
 async def tags(inventory: Inventory) -> dict[str, str]:
-    found = await inventory.reads.tags(["vm", "host"])
+    found = {name: await inventory.reads.tag(name) for name in ("vm", "host")}
     for listed in (await inventory.reads.vms(ListVms()), await inventory.reads.hosts(ListHosts())):
         assert isinstance(listed, Tagged)
         assert listed.tag in found.values()

@@ -86,7 +86,7 @@ async def test_tables_made_anew_are_the_same_and_take_the_others_place(
 ) -> None:
     await kept(inventory, arrivals(*HISTORY))
     before = await indexes(inventory.postgres)
-    tags = await inventory.reads.tags(["vm", "host"])
+    tags = {name: await inventory.reads.tag(name) for name in ("vm", "host")}
     steps: list[tuple[int, int]] = []
 
     async def tell(number: int, last: int) -> None:
@@ -106,7 +106,7 @@ async def test_tables_made_anew_are_the_same_and_take_the_others_place(
         "operation_versions": 28,
         "host_versions": 1,
     }
-    after = await inventory.reads.tags(["vm", "host"])
+    after = {name: await inventory.reads.tag(name) for name in ("vm", "host")}
     assert not set(tags.values()) & set(after.values())
     assert steps[0] == (6, len(HISTORY)), "whole batches, as they were stored"
     assert steps[-1] == (len(HISTORY), len(HISTORY))
@@ -114,7 +114,7 @@ async def test_tables_made_anew_are_the_same_and_take_the_others_place(
     assert b"deleted" in await answered(inventory)
     # Events go on being recorded into what took their place.
     await inventory.store.record(arrivals(*creation(60), first=1000))
-    later = await inventory.reads.tags(["vm", "host"])
+    later = {name: await inventory.reads.tag(name) for name in ("vm", "host")}
     assert not set(after.values()) & set(later.values())
     again = await rebuild_on(inventory).run(OTHER, take=True, told=nothing, at=NOW)
     assert again.same
