@@ -6,6 +6,7 @@ letter by letter; and what is said to many subjects it checks and writes one by 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -80,6 +81,7 @@ class FastClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps = FastParser(self, self._take, self._failed)
+        self._writing_soon = False
 
     def _take(self, sid: int, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> bool:
         """Hand a message over, if it is for a route and says nothing of the server's own."""
@@ -94,6 +96,27 @@ class FastClient(Client):
             said = Headers(headers[len(PLAIN) :])
         route.receive(Msg(self, subject.decode(), reply.decode(), data, said))
         return True
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        """Write what is said in this round of the event loop, together. Where the connection has not taken
+        yet what was written before, the library's task waits for that."""
+        if force_flush or not self.is_connected or self._unsent_bytes():
+            return await super()._flush_pending(force_flush)
+        if not self._writing_soon:
+            self._writing_soon = True
+            asyncio.get_running_loop().call_soon(self._write)
+        return None
+
+    def _write(self) -> None:
+        self._writing_soon = False
+        if not self._pending or self._transport is None or self._transport.at_eof():
+            return  # closed meanwhile; whoever waits hears of it by the connection's end
+        said, self._pending, self._pending_data_size = self._pending, [], 0
+        self._transport.writelines(said)
+
+    def _unsent_bytes(self) -> int:
+        writer: Any = getattr(self._transport, "_io_writer", None)
+        return writer.transport.get_write_buffer_size() if writer is not None else 0
 
     async def _failed(self, error: Exception) -> None:
         await self._error_cb(error)
