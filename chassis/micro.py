@@ -8,10 +8,10 @@ logged with an id, and only the id is told.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -28,11 +28,14 @@ from chassis.micro_discovery import (
     reply_to,
 )
 from chassis.service import Clock, Endpoint, Ids, Retry, Tagged
-from chassis.tracing import span, traceparent
+from chassis.tracing import sends, span, traceparent
 from schemas.problems import FieldError, Problem, invalid_request, unavailable
 from schemas.subjects import service as subject_of
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Tag = Callable[[], Awaitable[str]]
 
 TRACEPARENT = "traceparent"
 GRACE_S = 10.0
@@ -154,10 +157,12 @@ async def _asked(
     timeout_s: float,
 ) -> Incoming:
     body = request if isinstance(request, bytes) else msgspec.json.encode(request)
-    with span(f"{service}.{endpoint}", kind="client"):
-        if context := traceparent():
+    subject = subject_of(service, endpoint)
+    # A span that goes nowhere has nothing to add to one that is there.
+    context = None if sends() else traceparent()
+    with span(f"{service}.{endpoint}", kind="client") if context is None else nullcontext():
+        if context := context or traceparent():
             headers = {**headers, TRACEPARENT: context}
-        subject = subject_of(service, endpoint)
         return await bus.request(subject, body, headers=headers or None, timeout_s=timeout_s)
 
 
@@ -172,6 +177,14 @@ def _problem(answer: Incoming) -> Problem:
             title=answer.headers.get(ERROR_HEADER, "error"),
             status=int(code) if code.isdigit() else 500,
         )
+
+
+class _Knowing(Struct, frozen=True):
+    """A request of one who knows the answer that is true under a tag. `began`: when it came."""
+
+    request: Incoming
+    tag: str
+    began: float
 
 
 class Desk:
@@ -199,6 +212,8 @@ class Desk:
         self._clock = clock
         self._ids = ids
         self._busy = 0
+        self._knowing: list[_Knowing] = []
+        self._looking = False
         self._working: set[asyncio.Task[None]] = set()
 
     async def answer_all(self, requests: Any) -> None:
@@ -208,18 +223,58 @@ class Desk:
                 await self._reply(request, _as_answer(busy), 0.0)
                 continue
             self._busy += 1
-            task = asyncio.create_task(self._answer(request), name=self.counts.subject)
-            self._working.add(task)
-            task.add_done_callback(self._working.discard)
+            tag, known = self._endpoint.tag, request.headers.get(KNOWN_HEADER)
+            if tag is None or known is None:
+                self._begin(self._answer(request))
+                continue
+            self._knowing.append(_Knowing(request, known, self._clock.monotonic()))
+            if not self._looking:
+                self._looking = True
+                self._begin(self._look(tag))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=self.counts.subject)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     async def finish(self) -> None:
-        if not self._working:
-            return
-        _, late = await asyncio.wait(set(self._working), timeout=GRACE_S)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late)
+        try:
+            async with asyncio.timeout(GRACE_S):
+                while self._working:
+                    await asyncio.wait(set(self._working))
+        except TimeoutError:
+            late = set(self._working)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    async def _look(self, tag: Tag) -> None:
+        """Tell those who know an answer that it is still true; the others get theirs as anybody does.
+        The tag is asked for once for all who came before, and once more for those who came meanwhile."""
+        try:
+            while self._knowing:
+                asking, self._knowing = self._knowing, []
+                true = await self._true(tag, [each.request for each in asking])
+                for each in asking:
+                    if isinstance(true, str) and each.tag != true:
+                        self._begin(self._answer(each.request))
+                        continue
+                    answer = Answer(body=b"", tag=true) if isinstance(true, str) else true
+                    self._busy -= 1
+                    await self._reply(each.request, answer, self._clock.monotonic() - each.began)
+        finally:
+            self._looking = False
+
+    async def _true(self, tag: Tag, requests: Sequence[Incoming]) -> str | Answer:
+        """The tag of what is true now, or what to tell these requests instead."""
+        with ExitStack() as spans:
+            for request in requests if sends() else ():
+                context = request.headers.get(TRACEPARENT)
+                spans.enter_context(
+                    span(f"{self.counts.subject} tag", kind="server", traceparent=context)
+                )
+            return await self._told(tag())
 
     async def _answer(self, request: Incoming) -> None:
         began = self._clock.monotonic()
@@ -236,21 +291,21 @@ class Desk:
             asked = self._decoder.decode(request.data or b"{}")
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return _as_answer(_unreadable(error))
+        return await self._told(self._handled(asked))
+
+    async def _handled(self, asked: Any) -> Answer:
+        return _as_answer(await self._endpoint.handler(asked))
+
+    async def _told(self, work: Awaitable[T]) -> T | Answer:
         try:
-            known = request.headers.get(KNOWN_HEADER)
-            if known is not None and known == await self._tag():
-                return Answer(body=b"", tag=known)
-            return _as_answer(await self._endpoint.handler(asked))
+            return await work
         except (Retry, Unavailable) as error:
-            log.info("request_not_answerable_now", subject=request.subject, reason=str(error))
+            log.info("request_not_answerable_now", subject=self.counts.subject, reason=str(error))
             return _as_answer(unavailable("Something that is needed here does not answer now."))
         except Exception:
             error_id = self._ids.new()
-            log.exception("request_failed", subject=request.subject, error_id=error_id)
+            log.exception("request_failed", subject=self.counts.subject, error_id=error_id)
             return _as_answer(_internal(error_id))
-
-    async def _tag(self) -> str | None:
-        return None if self._endpoint.tag is None else await self._endpoint.tag()
 
     async def _reply(self, request: Incoming, answer: Answer, seconds: float) -> None:
         self.counts.add(answer.problem, seconds)

@@ -130,6 +130,53 @@ async def test_one_who_knows_an_answer_by_its_tag_is_told_whether_it_is_still_tr
     assert (wire.data, wire.headers) == (b"greeting 2", {"ETag": "2"})
 
 
+async def test_all_who_came_before_a_look_at_the_tag_share_it_and_nobody_else(
+    bus: Bus, unique: str
+) -> None:
+    looks: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()
+
+    async def current() -> str:
+        look: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        looks.put_nowait(look)
+        return await look
+
+    async def handle(request: Greet) -> Tagged:
+        return Tagged(tag="new", body=request.name.encode())
+
+    def asking(known: str | None, name: str) -> asyncio.Task[Tagged | Problem]:
+        greeting = Greet(name=name)
+        return asyncio.create_task(
+            ask_again(bus, unique, "greet", greeting, known=known, timeout_s=PATIENCE_S)
+        )
+
+    async with serving(bus, unique, [endpoint(handle, tag=current)]), asyncio.timeout(PATIENCE_S):
+        early = asking("1", "ada")
+        first = await looks.get()
+        late = [asking("1", "bob"), asking("2", "bob"), asking("2", "bob")]
+        # Who knows nothing waits for no look; what came before it is there, too.
+        assert await asking(None, "eve") == Tagged(tag="new", body=b"eve")
+        first.set_result("1")
+        (await looks.get()).set_result("2")
+        found = [await each for each in (early, *late)]
+    still = Tagged(tag="2", body=None)
+    changed = Tagged(tag="new", body=b"bob")
+    assert found == [Tagged(tag="1", body=None), changed, still, still]
+    assert looks.empty()
+
+
+async def test_one_who_knows_an_answer_is_not_told_that_it_is_true_while_nobody_can_say_so(
+    bus: Bus, unique: str
+) -> None:
+    async def away() -> str:
+        raise Retry(1, "away")
+
+    async with serving(bus, unique, [endpoint(greet, tag=away)]):
+        greeting = Greet(name="ada")
+        found = await ask_again(bus, unique, "greet", greeting, known="1", timeout_s=PATIENCE_S)
+    assert isinstance(found, Problem)
+    assert found.status == 503
+
+
 async def test_an_endpoint_without_a_tag_answers_whatever_is_known(bus: Bus, unique: str) -> None:
     async with serving(bus, unique, [endpoint(greet)]):
         greeting = Greet(name="ada")
