@@ -136,6 +136,11 @@ _group = msgspec.json.Decoder(Group)
 _event = msgspec.json.Decoder(ProvenEvent)
 
 
+def event_in(line: bytes) -> ProvenEvent | None:
+    """The event of a line; None if the line says something else. Raises ValueError, MsgspecError."""
+    return _event.decode(line) if bytes(_line.decode(line).row) else None
+
+
 class _Open(Struct, kw_only=True):
     """A group that is being read."""
 

@@ -42,6 +42,17 @@ def those_since(known: Sequence[Archive], since: datetime | None) -> list[Archiv
     return [each for each in known if since is None or since <= each.anchor.received_at]
 
 
+def last_before(known: Sequence[Archive], at: datetime) -> int:
+    """The last row of the months of which all was stored before a time."""
+    return max((each.anchor.last for each in known if each.anchor.received_at < at), default=0)
+
+
+def last_until(known: Sequence[Archive], at: datetime) -> int:
+    """The same, and of the month after them, of which some may have been."""
+    later = (each.anchor.last for each in known if at <= each.anchor.received_at)
+    return next(later, last_before(known, at))
+
+
 def with_row(known: Sequence[Archive], number: int) -> Archive | None:
     """The month that holds a row of the ledger."""
     return next((each for each in known if each.anchor.first <= number <= each.anchor.last), None)

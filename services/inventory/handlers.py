@@ -30,7 +30,7 @@ from services.inventory.fleet_rebuild import fleet_rebuild
 from services.inventory.model import Arrival
 from services.inventory.reads import HOSTS, VMS, Answer, Reads
 from services.inventory.rebuild_handlers import rebuilds
-from services.inventory.record import record_of
+from services.inventory.record import record_of, sources_of
 from services.inventory.replays import replays_of
 from services.inventory.settings import InventorySettings
 from services.inventory.statements import statements
@@ -259,7 +259,8 @@ def assemble(
     )
     earlier = Earlier(postgres, sql, stream=subjects.EVENTS, page_bytes=settings.page_bytes)
     fleet = fleet_rebuild(settings, rig, postgres)
-    replays = replays_of(settings, rig, postgres, sql)
+    sources = sources_of(settings, sql)
+    replays = replays_of(settings, rig, postgres, sources)
     defined = definitions(settings, rig, postgres, fleet, replays)
     record = record_of(settings, rig, postgres, sql, store)
     return Service(
@@ -276,7 +277,7 @@ def assemble(
                 max_deliver=-1,
             ),
             defined.consumer(),
-            rebuilds(settings, rig, postgres, sql, fleet).consumer(),
+            rebuilds(settings, rig, postgres, sql, sources, fleet).consumer(),
             *replays.consumers(),
         ],
         endpoints=[

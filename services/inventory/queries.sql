@@ -469,6 +469,30 @@ values ($1, $2, $3, $4, $5, $6);
 -- name: drop_month
 select drop_events_month($1);
 
+-- name: next_events
+-- From the row after $2 up to $3, in the order of the ledger.
+select number, position, received_at, operation::text, vm::text, host, envelope
+from events
+where stream = $1 and number > $2 and number <= $3
+order by number, received_at
+limit $4;
+
+-- name: next_events_of
+-- The same, of some: apart, since the plan that fits all filters would read the others to their end.
+select number, position, received_at, operation::text, vm::text, host, envelope
+from events
+where stream = $1 and number > $2 and number <= $3
+    and ($5::uuid is null or vm = $5)
+    and ($6::text is null or host = $6)
+    and ($7::uuid is null or operation = $7)
+    and ($8::text[] is null or type = any($8))
+order by number, received_at
+limit $4;
+
+-- name: rows_of_time
+-- The row after which, and the last one, that was stored from $2 up to $3.
+select last_row_before($1, $2) as number, last_row_before($1, $3) as last;
+
 -- name: rows_through
 -- Rows with these numbers are in files: whatever is here in their place was put in.
 select number, position, id::text from events where stream = $1 and number <= $2 order by number limit $3;

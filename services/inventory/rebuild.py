@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from chassis.postgres import Connection, Postgres
+from schemas.problems import conflict
 from schemas.wire import unwrap
-from services.inventory.archives import Archive, archives
 from services.inventory.columns import json_of
+from services.inventory.event_source import EventSource, EventSources, Unreadable
 from services.inventory.rebuild_comparison import Comparison, Early
 from services.inventory.rebuild_messages import Outcome
+from services.inventory.recorded import Recorded
 from services.inventory.row_store import RowStore
 from services.inventory.versions import COLUMNS, Past, past, stored_event
 
@@ -32,23 +33,20 @@ TABLES = ("vms", "operations", "hosts", *COLUMNS)
 _outcome = msgspec.json.Decoder(Outcome)
 
 
-class RecordBroken(Exception):
-    """Not all rows of the record are there once: what follows from them cannot be made anew. The text
-    says which."""
-
-
 class Finished(Exception):
     """Somebody else has finished it."""
 
 
 class Rebuild:
-    """One making of the tables. Raises Retry while Postgres is away: go on later; RecordBroken."""
+    """One making of the tables. Raises Retry while Postgres is away: go on later; Unreadable where not all
+    rows of the record can be had, once each: what follows from them cannot be made anew."""
 
     def __init__(
         self,
         postgres: Postgres,
         queries: Queries,
         own: Queries,
+        sources: EventSources,
         *,
         stream: str,
         batch: int,
@@ -58,6 +56,7 @@ class Rebuild:
         self._postgres = postgres
         self._queries = queries
         self._own = own
+        self._sources = sources
         self._stream = stream
         self._batch = batch
         self._patience_s = patience_s
@@ -67,11 +66,13 @@ class Rebuild:
         try:
             if known := await self._begin(operation):
                 return known
-            await self._follow(operation, told)
-            await self._index(operation)
-            await self._follow(operation, told)
-            early = await self._compare_early(operation)
-            return await self._finish(operation, early, take=take, at=at)
+            async with self._sources.open() as source:
+                await self._require(source, operation)
+                await self._follow(source, operation, told)
+                await self._index(operation)
+                await self._follow(source, operation, told)
+                early = await self._compare_early(operation)
+                return await self._finish(source, operation, early, take=take, at=at)
         except Finished:
             return await self.run(operation, take=take, told=told, at=at)
 
@@ -88,20 +89,25 @@ class Rebuild:
                 return _outcome.decode(known["outcome"])
         return None
 
-    async def give_up(self) -> list[Archive]:
-        """Forget what was begun. Returns the months that are in files."""
+    async def give_up(self) -> None:
+        """Forget what was begun."""
         async with self._postgres.transaction() as connection:
             await connection.execute(self._own["lock_rebuilds"])
             await connection.execute(self._own["begin"])
             await connection.execute(self._own["drop_second_set"])
-            return await archives(connection, self._queries, self._stream)
 
-    async def _follow(self, operation: str, told: Told) -> None:
+    async def _require(self, source: EventSource, operation: str) -> None:
+        """Before anything is made: the files are all there."""
+        async with self._postgres.transaction() as connection:
+            number = await self._progress(connection, operation)
+            await source.require(connection.fetch, after=number)
+
+    async def _follow(self, source: EventSource, operation: str, told: Told) -> None:
         """Batch after batch, until less than one is left."""
         while True:
             async with self._postgres.transaction() as connection:
                 before = await self._progress(connection, operation)
-                number = await self._project_next(connection, before)
+                number = await self._project_next(source, connection, before)
                 await connection.execute(self._own["advance"], operation, number)
                 last = await connection.fetchval(self._own["rows"], self._stream)
             await told(number, last)
@@ -114,20 +120,15 @@ class Rebuild:
             raise Finished
         return number
 
-    async def _project_next(self, connection: Connection, number: int) -> int:
+    async def _project_next(self, source: EventSource, connection: Connection, number: int) -> int:
         """A batch of events into the second set; the number of the last one of them."""
-        records = await self._next(connection, number)
-        if not records:
+        events = await self._next(source, connection, number)
+        if not events:
             return number
-        _require_each_once(number, [record["number"] for record in records])
+        _require_each_once(number, [each.number for each in events])
         stored = [
-            stored_event(
-                record["number"],
-                record["position"],
-                record["received_at"],
-                unwrap(record["envelope"]),
-            )
-            for record in records
+            stored_event(each.number, each.position, each.received_at, unwrap(each.envelope))
+            for each in events
         ]
         await connection.execute(self._own["second_set_first"])
         rows = RowStore(connection, self._queries)
@@ -138,17 +139,17 @@ class Rebuild:
         await connection.execute(self._own["live_set_only"])
         return stored[-1].number
 
-    async def _next(self, connection: Connection, number: int) -> list[Any]:
-        """About as many rows as are a batch, but whole transactions: each makes one version."""
+    async def _next(
+        self, source: EventSource, connection: Connection, number: int
+    ) -> Sequence[Recorded]:
+        """About as many events as are a batch, but whole transactions: each makes one version."""
         limit = self._batch
         while True:
-            records: list[Any] = await connection.fetch(
-                self._own["next_events"], self._stream, number, limit
-            )
-            if len(records) < limit:
-                return records
-            cut = records[-1]["received_at"]
-            if whole := [record for record in records if record["received_at"] != cut]:
+            stretch = await source.next(connection.fetch, after=number, limit=limit)
+            if not stretch.more:
+                return stretch.events
+            cut = stretch.events[-1].received_at
+            if whole := [each for each in stretch.events if each.received_at != cut]:
                 return whole
             limit *= 2
 
@@ -172,13 +173,15 @@ class Rebuild:
             number = await self._progress(connection, operation)
             return await Comparison(connection, self._own, self._patience_s).early(number)
 
-    async def _finish(self, operation: str, early: Early, *, take: bool, at: datetime) -> Outcome:
+    async def _finish(
+        self, source: EventSource, operation: str, early: Early, *, take: bool, at: datetime
+    ) -> Outcome:
         """Under the lock of the ledger: what has come meanwhile, the comparison, the change of places."""
         async with self._patient() as connection:
             patience_s = self._patience_s
             await connection.execute(self._queries["lock_ledger"], self._stream, timeout=patience_s)
             number = await self._progress(connection, operation)
-            while (reached := await self._project_next(connection, number)) != number:
+            while (reached := await self._project_next(source, connection, number)) != number:
                 number = reached
             comparison = Comparison(connection, self._own, patience_s)
             tables = [await comparison.of(table, early) for table in TABLES]
@@ -200,9 +203,13 @@ class Rebuild:
 
 
 def _require_each_once(after: int, numbers: Sequence[int]) -> None:
-    """Raises RecordBroken."""
+    """Raises Unreadable."""
     for expected, number in enumerate(numbers, start=after + 1):
         if number > expected:
-            raise RecordBroken(f"rows {expected} to {number - 1} are not in the database")
+            raise _broken(f"rows {expected} to {number - 1} are not in the database")
         if number < expected:
-            raise RecordBroken(f"row {number} is in the database twice")
+            raise _broken(f"row {number} is in the database twice")
+
+
+def _broken(what: str) -> Unreadable:
+    return Unreadable(conflict(f"{what}: vireo audit verify"))

@@ -38,13 +38,6 @@ set local search_path = public;
 -- Of the statements of this transaction, in milliseconds.
 select set_config('statement_timeout', $1, true);
 
--- name: next_events
-select number, position, received_at, envelope
-from events
-where stream = $1 and number > $2
-order by number, received_at
-limit $3;
-
 -- name: rows
 select number from ledgers where stream = $1;
 

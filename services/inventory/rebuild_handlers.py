@@ -15,10 +15,10 @@ from chassis.service import Consumer, Retry, Rig
 from schemas import subjects
 from schemas.commands import RebuildFleet, RebuildInventory
 from schemas.envelope import Envelope
-from schemas.problems import conflict
-from services.inventory.archives import gone
+from schemas.problems import Problem
+from services.inventory.event_source import EventSources, Unreadable
 from services.inventory.fleet_rebuild import FleetRebuild
-from services.inventory.rebuild import Rebuild, RecordBroken
+from services.inventory.rebuild import Rebuild
 from services.inventory.rebuild_messages import failed, progress, said_of, step_of
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Queries
@@ -56,8 +56,8 @@ class Rebuilds:
                 told=tell,
                 at=self._rig.clock.now(),
             )
-        except RecordBroken as broken:
-            await self._fail(command, broken)
+        except Unreadable as unreadable:
+            await self._fail(command, unreadable.problem)
             return
         for message in said_of(outcome, command, site=site):
             await self._say(message)
@@ -69,9 +69,8 @@ class Rebuilds:
             taken=outcome.taken,
         )
 
-    async def _fail(self, command: Envelope[RebuildInventory], broken: RecordBroken) -> None:
-        away = await self._rebuild.give_up()
-        problem = gone(away) if away else conflict(f"{broken}: vireo audit verify")
+    async def _fail(self, command: Envelope[RebuildInventory], problem: Problem) -> None:
+        await self._rebuild.give_up()
         log.warning("inventory_not_rebuilt", operation=command.id, reason=problem.detail)
         now = self._rig.clock.now()
         await self._say(failed(command, problem, site=self._rig.site, at=now))
@@ -106,16 +105,20 @@ def rebuilds(
     rig: Rig,
     postgres: Postgres,
     queries: Queries,
+    sources: EventSources,
     fleet: FleetRebuild,
 ) -> Rebuilds:
-    return Rebuilds(rig, settings, rebuild_of(settings, postgres, queries), fleet)
+    return Rebuilds(rig, settings, rebuild_of(settings, postgres, queries, sources), fleet)
 
 
-def rebuild_of(settings: InventorySettings, postgres: Postgres, queries: Queries) -> Rebuild:
+def rebuild_of(
+    settings: InventorySettings, postgres: Postgres, queries: Queries, sources: EventSources
+) -> Rebuild:
     return Rebuild(
         postgres,
         queries,
         load_queries(Path(__file__).with_name("rebuild.sql")),
+        sources,
         stream=subjects.EVENTS,
         batch=settings.rebuild_batch,
         patience_s=settings.rebuild_patience_s,

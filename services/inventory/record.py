@@ -1,4 +1,4 @@
-"""The record's parts, put together: upkeep, retention and audits."""
+"""The record's parts, put together: upkeep, retention and audits; and what reads it from front to back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from chassis.signing import signer_of
 from chassis.threads import Threads
 from schemas import subjects
 from services.inventory.audits import Audits
+from services.inventory.event_source import EventSources
 from services.inventory.gap_watch import GapWatch
 from services.inventory.month_files import MonthFiles
 from services.inventory.retention import Retention
@@ -88,6 +89,17 @@ def _retention(
         seals=seals,
         files=files,
         folder=folder,
+    )
+
+
+def sources_of(settings: InventorySettings, queries: Queries) -> EventSources:
+    """Raises SecretUnreadable."""
+    key_file = settings.signing_key_file
+    return EventSources(
+        queries,
+        stream=subjects.EVENTS,
+        folder=settings.retention.archive_dir,
+        key=signer_of(key_file).public if key_file is not None else None,
     )
 
 

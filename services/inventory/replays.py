@@ -5,7 +5,7 @@ How far one has come is kept with every page: a killed one goes on there when it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,22 @@ from schemas.commands import ReplayCommand, ReplayEvents, StopReplay
 from schemas.envelope import Envelope
 from schemas.forecasts import Forecast
 from schemas.problems import Problem, not_found
-from services.inventory.archives import Archive, archives, gone, those_since
+from schemas.wire import read_header
+from services.inventory.columns import in_utc
+from services.inventory.event_source import EventSources, Unreadable
 from services.inventory.reads import types_of
-from services.inventory.replay_messages import STEPS, Replay, again, due_s, said, step_of
+from services.inventory.recorded import Recorded, Selection
+from services.inventory.replay_messages import (
+    STEPS,
+    Replay,
+    again,
+    due_s,
+    fitting,
+    foretold,
+    reached,
+    said,
+    step_of,
+)
 from services.inventory.settings import InventorySettings
 from services.inventory.store import Queries
 
@@ -43,21 +56,24 @@ class Replays:
         settings: InventorySettings,
         postgres: Postgres,
         queries: Queries,
-        record: Queries,
+        sources: EventSources,
     ) -> None:
-        """`queries` are those of `replays.sql`, `record` those of the record."""
+        """`queries` are those of `replays.sql`."""
         self._rig = rig
         self._settings = settings
         self._postgres = postgres
         self._queries = queries
-        self._record = record
+        self._sources = sources
 
     async def on_start(self, command: Envelope[ReplayEvents], _message: Incoming) -> None:
         replay = await self._begin(command)
         if not replay.ended:
-            if away := await self._run(command, replay):
-                failed = events.OperationFailed(problem=gone(away))
+            try:
+                await self._run(command, replay)
+            except Unreadable as unreadable:
+                failed = events.OperationFailed(problem=unreadable.problem)
                 await self._tell(failed, "operation.failed", command)
+                log.warning("replay_failed", name=replay.name, reason=unreadable.problem.detail)
                 return
             replay = await self._state(command.id)
         done = events.ReplayEnded(
@@ -86,93 +102,89 @@ class Replays:
         """How many events it would be."""
         if isinstance(wish, StopReplay):
             return Forecast(command="replay.stop", kind="replay", target=wish.name)
-        if away := await self._away(wish):
-            return gone(away)
-        async with self._postgres.connection() as connection:
-            count = await connection.fetchval(
-                self._queries["count"],
-                *(subjects.EVENTS, wish.since, wish.until, *_filters(wish)),
-            )
-        detail = f"{count} events to vireo.replay.{wish.name}.>"
+        number, last = await self._sources.rows_of(self._fetch, wish.since, wish.until)
+        away = await self._sources.archives(self._fetch, after=number, last=last)
+        try:
+            await self._sources.require(away)
+        except Unreadable as unreadable:
+            return unreadable.problem
+        filters = (wish.vm, wish.host, wish.operation, types_of(wish.types))
+        ((count,),) = await self._fetch(
+            self._queries["count"], subjects.EVENTS, number, last, *filters
+        )
+        detail = foretold(wish.name, count, [each.anchor for each in away])
         return Forecast(command="replay.start", kind="replay", target=wish.name, detail=detail)
 
-    async def _away(self, wish: ReplayEvents, *, after: int = 0) -> list[Archive]:
-        """The months of which it would still have to publish rows that are in files."""
+    async def _fetch(self, query: str, *values: Any) -> list[Any]:
         async with self._postgres.connection() as connection:
-            known = await archives(connection, self._record, subjects.EVENTS)
-        return [each for each in those_since(known, wish.since) if each.anchor.last > after]
+            found: list[Any] = await connection.fetch(query, *values)
+            return found
 
     async def _begin(self, command: Envelope[ReplayEvents]) -> Replay:
         wish = command.data
+        number, last = await self._sources.rows_of(self._fetch, wish.since, wish.until)
         async with self._postgres.connection() as connection:
-            await connection.execute(
-                self._queries["begin"],
-                *(command.id, wish.name, subjects.EVENTS, wish.since, wish.until),
-            )
+            await connection.execute(self._queries["begin"], command.id, wish.name, number, last)
         return await self._state(command.id)
 
     async def _state(self, operation: str) -> Replay:
         async with self._postgres.connection() as connection:
             return Replay(**await connection.fetchrow(self._queries["state"], operation))
 
-    async def _run(self, command: Envelope[ReplayEvents], replay: Replay) -> list[Archive]:
-        """Page after page. Where it goes on after a break, the pace begins anew.
-
-        Returns the months that it cannot go on with, because they are in files."""
-        begin, number, stopped = replay.number, replay.number, replay.stopped
+    async def _run(self, command: Envelope[ReplayEvents], replay: Replay) -> None:
+        """Page after page. Where it goes on after a break, the pace begins anew. Raises Unreadable."""
+        number, stopped, step = replay.number, replay.stopped, 0
         pace = _Pace(self._rig, speed=command.data.speed)
-        step = 0
-        while not stopped:
-            if away := await self._away(command.data, after=number):
-                return away
-            page = await self._page(command.data, number, replay.last)
-            if not page:
-                break
-            published = await self._publish(command, page, pace)
-            if published:
-                number = page[published - 1]["number"]
-            async with self._postgres.connection() as connection:
-                stopped = await connection.fetchval(
-                    self._queries["advance"], command.id, number, published
-                )
-            if (reached := step_of(number, begin=begin, last=replay.last)) > step:
-                step = reached
-                detail = f"row {number} of {replay.last}"
-                said = events.OperationProgressed(step=step, of=STEPS, detail=detail)
-                await self._tell(said, f"row {number}", command)
+        async with self._sources.open(_selection(command.data, last=replay.last)) as source:
+            await source.require(self._fetch, after=number)
+            while not stopped:
+                limit = self._settings.replay_batch
+                stretch = await source.next(self._fetch, after=number, limit=limit)
+                if stretch.through == number:
+                    break
+                published = await self._publish(command, stretch.events, pace)
+                number = reached(number, stretch, published)
+                stopped = await self._advance(command.id, number, published)
+                before, step = step, step_of(number, begin=replay.number, last=replay.last)
+                if step > before:
+                    await self._tell_step(command, step, number=number, last=replay.last)
         async with self._postgres.connection() as connection:
             await connection.execute(self._queries["end"], command.id)
-        return []
 
-    async def _page(
-        self, wish: ReplayEvents, number: int, last: int
-    ) -> Sequence[Mapping[str, Any]]:
+    async def _advance(self, operation: str, number: int, published: int) -> bool:
+        """Whether it was stopped meanwhile."""
         async with self._postgres.connection() as connection:
-            found: list[Mapping[str, Any]] = await connection.fetch(
-                self._queries["next_events"],
-                *(subjects.EVENTS, number, last, *_filters(wish), self._settings.replay_batch),
+            stopped: bool = await connection.fetchval(
+                self._queries["advance"], operation, number, published
             )
-        size = 0
-        for count, record in enumerate(found):
-            size += len(record["envelope"])
-            if count and size > PAGE_BYTES:
-                return found[:count]
-        return found
+            return stopped
+
+    async def _tell_step(
+        self, command: Envelope[ReplayEvents], step: int, *, number: int, last: int
+    ) -> None:
+        detail = f"row {number} of {last}"
+        progressed = events.OperationProgressed(step=step, of=STEPS, detail=detail)
+        await self._tell(progressed, f"row {number}", command)
 
     async def _publish(
-        self, command: Envelope[ReplayEvents], page: Sequence[Mapping[str, Any]], pace: _Pace
+        self, command: Envelope[ReplayEvents], found: Sequence[Recorded], pace: _Pace
     ) -> int:
-        """How many of the page: all, or as many as were due until a slice was over."""
-        ready = [record for record in page if pace.wait_s(record["time"]) <= 0]
-        if not ready:
-            await self._rig.clock.sleep(min(pace.wait_s(page[0]["time"]), SLICE_S))
+        """How many of them: all that fit together, or as many as were due until a slice was over."""
+        page = fitting(found, most_bytes=PAGE_BYTES)
+        if not page:
             return 0
-        count = page.index(ready[-1]) + 1
-        messages = [
-            again(record, name=command.data.name, operation=command.id) for record in page[:count]
-        ]
-        await self._together(messages)
-        return count
+        headers = [read_header(each.envelope) for each in page]
+        waits_s = [pace.wait_s(in_utc(header.time)) for header in headers]
+        due = [count for count, wait_s in enumerate(waits_s, start=1) if wait_s <= 0]
+        if not due:
+            await self._rig.clock.sleep(min(waits_s[0], SLICE_S))
+            return 0
+        name, operation = command.data.name, command.id
+        originals = zip(page[: due[-1]], headers, strict=False)
+        await self._together(
+            [again(each, header, name=name, operation=operation) for each, header in originals]
+        )
+        return due[-1]
 
     async def _together(self, messages: Sequence[Outgoing]) -> None:
         try:
@@ -229,12 +241,20 @@ class _Pace:
         return self._began + due - self._clock.monotonic()
 
 
-def _filters(wish: ReplayEvents) -> tuple[Any, ...]:
-    return wish.vm, wish.host, wish.operation, types_of(wish.types)
+def _selection(wish: ReplayEvents, *, last: int) -> Selection:
+    return Selection(
+        since=wish.since,
+        until=wish.until,
+        last=last,
+        vm=wish.vm,
+        host=wish.host,
+        operation=wish.operation,
+        types=types_of(wish.types),
+    )
 
 
 def replays_of(
-    settings: InventorySettings, rig: Rig, postgres: Postgres, record: Queries
+    settings: InventorySettings, rig: Rig, postgres: Postgres, sources: EventSources
 ) -> Replays:
     queries = load_queries(Path(__file__).with_name("replays.sql"))
-    return Replays(rig, settings, postgres, queries, record)
+    return Replays(rig, settings, postgres, queries, sources)

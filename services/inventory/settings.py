@@ -17,7 +17,8 @@ class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     keep_months: Annotated[int, Meta(ge=0, le=1200)] = 0
     """Whole months that stay besides the present one; older ones are put away into files. 0: all stay."""
     archive_dir: Path | None = None
-    """Folder of the files. It has to be there: where it is not, nothing is put away."""
+    """Folder of the files. It has to be there: where it is not, nothing is put away. Replays, and what
+    makes tables anew, read them there."""
     check_s: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
     """How often to see whether a month's time has come."""
     patience_s: Annotated[float, Meta(ge=1, le=86_400)] = 600.0

@@ -17,8 +17,9 @@ from chassis.service import Retry
 from schemas import events
 from schemas.problems import Problem
 from schemas.queries import GetVm
+from services.inventory.event_source import EventSources, Unreadable
 from services.inventory.model import Arrival
-from services.inventory.rebuild import Rebuild, RecordBroken
+from services.inventory.rebuild import Rebuild
 from services.inventory.rebuild_comparison import Comparison
 from tests.fixtures.inventory import (
     FACTS,
@@ -51,6 +52,7 @@ def rebuild_on(inventory: Inventory, *, batch: int = 7) -> Rebuild:
         inventory.postgres,
         inventory.queries,
         OWN,
+        EventSources(inventory.queries, stream="EVENTS", folder=None, key=None),
         stream="EVENTS",
         batch=batch,
         patience_s=30,
@@ -228,7 +230,7 @@ async def test_of_a_record_that_is_not_whole_nothing_is_made(
     async with connect(settings, name="test") as postgres, postgres.transaction() as connection:
         await connection.execute("set local session_replication_role = replica")
         await connection.execute(statement)
-    with pytest.raises(RecordBroken, match=broken):
+    with pytest.raises(Unreadable, match=broken):
         await rebuild_on(inventory).run(OPERATION, take=True, told=nothing, at=NOW)
 
 

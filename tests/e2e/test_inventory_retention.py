@@ -3,114 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
-from msgspec import Struct
 
-import services.inventory
-from chassis.bus import Incoming
-from chassis.postgres import PostgresSettings, load_queries
 from chassis.service import Retry
 from chassis.signing import is_signed
-from schemas import events, subjects
+from schemas import events
 from schemas.anchors import faults_of_anchors
 from schemas.audit import CheckSeal, LedgerCheck, ListRows, ProveRows, ShowLedger
 from schemas.causes import EffectTree
-from schemas.commands import RebuildInventory, ReplayEvents
 from schemas.earlier import EarlierEvents, ReadEarlier
-from schemas.envelope import Envelope
-from schemas.ledger import month_of
 from schemas.problems import Problem
 from schemas.queries import ListEvents, ShowEffects
 from schemas.seals import anchor_in
-from schemas.wire import unwrap, wrap
 from services.inventory.earlier import Earlier
 from services.inventory.effect_reads import EffectReads
 from services.inventory.fleet_rebuild import fleet_rebuild
 from services.inventory.month_files import MonthFiles
-from services.inventory.rebuild import Rebuild, RecordBroken
-from services.inventory.rebuild_handlers import rebuilds
-from services.inventory.replays import replays_of
 from services.inventory.retention import Retention
-from services.inventory.settings import RetentionSettings
 from tests.fixtures.inventory import (
     CREATE,
-    CREATED,
-    FACTS,
-    SITE,
-    STOP,
-    SUCCEEDED,
-    accepted,
-    creation,
-    id_of,
-    reassigned,
 )
-from tests.fixtures.postgres import PostgresServer
-from tests.fixtures.record import Audited, a_record_of
+from tests.fixtures.record import Audited
+from tests.fixtures.retained import JANUARY, SAID, WHERE, folder_of, retention_of
 from vireo.cli.audit_file import checked
-
-T = TypeVar("T", bound=Struct)
-JANUARY = "events-2026-01.jsonl.gz"
-SAID = (
-    (None, events.HostRegistered(facts=FACTS)),
-    *CREATED,
-    (STOP, accepted("vm.stop")),
-    (STOP, reassigned(2, "stopped")),
-    (STOP, SUCCEEDED),
-    *creation(40),
-)
-"""Ten of these were stored in January, three in February; both VMs live."""
-
-
-def months_since_february() -> int:
-    now = month_of(datetime.now(UTC))
-    return (now.year - 2026) * 12 + now.month - 2
-
-
-@pytest.fixture
-async def kept(
-    postgres_server: PostgresServer, postgres_database: PostgresSettings, tmp_path: Path
-) -> AsyncIterator[Audited]:
-    """A record of two months, the first of which has to go; sealed, and its tables made."""
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    retention = RetentionSettings(
-        keep_months=months_since_february(), archive_dir=folder, lock_wait_s=0.05
-    )
-    async with a_record_of(SAID, postgres_server, postgres_database, tmp_path, retention) as kept:
-        await kept.turn()
-        await rebuild_of(kept).run(id_of(900), take=True, told=nothing, at=datetime.now(UTC))
-        yield kept
-
-
-def rebuild_of(kept: Audited) -> Rebuild:
-    own = load_queries(Path(services.inventory.__file__).with_name("rebuild.sql"))
-    inventory = kept.inventory
-    return Rebuild(
-        inventory.postgres, inventory.queries, own, stream="EVENTS", batch=7, patience_s=30
-    )
-
-
-async def nothing(_number: int, _last: int) -> None:
-    """Nobody is told."""
-
-
-def retention_of(kept: Audited) -> Retention:
-    """As the next start of the process has it."""
-    retention = kept.again().retention
-    assert retention is not None
-    return retention
-
-
-def folder_of(kept: Audited) -> Path:
-    folder = kept.settings.retention.archive_dir
-    assert folder is not None
-    return folder
 
 
 async def numbers(kept: Audited) -> list[int]:
@@ -300,12 +219,6 @@ def away(answer: object) -> str:
     return answer.detail
 
 
-WHERE = (
-    "Rows 1 to 10, stored until 2026-01-31T12:00:00+00:00, were put away into"
-    " events-2026-01.jsonl.gz."
-)
-
-
 async def test_what_is_asked_for_and_in_a_file_is_said_to_be_there(kept: Audited) -> None:
     await retention_of(kept).turn()
     january, february = datetime(2026, 1, 20, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
@@ -331,54 +244,3 @@ async def test_who_goes_on_in_the_stream_is_told_what_would_be_passed_by(kept: A
         found = await earlier.read(ReadEarlier(after=after, before=20))
         assert isinstance(found, EarlierEvents)
         assert [item.sequence for item in found.items] == [11, 12, 13]
-
-
-async def test_what_cannot_be_made_of_files_fails_and_says_which_rows(kept: Audited) -> None:
-    await retention_of(kept).turn()
-    rebuild = rebuild_of(kept)
-    with pytest.raises(RecordBroken, match="rows 1 to 10 are not in the database"):
-        await rebuild.run(id_of(901), take=True, told=nothing, at=datetime.now(UTC))
-    (archive,) = await rebuild.give_up()
-    assert archive.anchor.file == JANUARY
-
-    inventory = kept.inventory
-    replays = replays_of(kept.settings, kept.rig, inventory.postgres, inventory.queries)
-    wish = ReplayEvents(
-        name="again",
-        since=datetime(2026, 1, 31, tzinfo=UTC),
-        until=datetime(2026, 2, 2, tzinfo=UTC),
-        speed=0,
-    )
-    assert away(await replays.foretell(wish)) == WHERE
-
-
-async def test_their_operations_end_with_the_reason(kept: Audited) -> None:
-    await retention_of(kept).turn()
-    settings, rig, inventory = kept.settings, kept.rig, kept.inventory
-    replays = replays_of(settings, rig, inventory.postgres, inventory.queries)
-    wish = ReplayEvents(
-        name="again",
-        since=datetime(2026, 1, 31, tzinfo=UTC),
-        until=datetime(2026, 2, 2, tzinfo=UTC),
-    )
-    await replays.on_start(ordered(wish, id_of(901)), NO_MESSAGE)
-    fleet = fleet_rebuild(settings, rig, inventory.postgres)
-    handler = rebuilds(settings, rig, inventory.postgres, inventory.queries, fleet)
-    await handler.on_command(ordered(RebuildInventory(), id_of(902)), NO_MESSAGE)
-    ends = [await end_of(kept, id_of(number)) for number in (901, 902)]
-    assert [away(end.problem) for end in ends] == [WHERE, WHERE]
-
-
-NO_MESSAGE = Incoming(subject="", data=b"", sequence=1)
-
-
-def ordered(wish: T, id: str) -> Envelope[T]:
-    return wrap(wish, id=id, site=SITE, sender="gateway", at=datetime.now(UTC), about="x/x")
-
-
-async def end_of(kept: Audited, operation: str) -> events.OperationFailed:
-    subject = subjects.event(events.OperationFailed, site=SITE, source="inventory", id=operation)
-    message = await kept.bus.last(subjects.EVENTS, subject)
-    assert message is not None
-    said: events.OperationFailed = unwrap(message.data).data
-    return said

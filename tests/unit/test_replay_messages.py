@@ -9,25 +9,27 @@ import pytest
 
 from schemas import events, samples
 from schemas.ids import derived_id
+from schemas.seals import anchor_in
 from schemas.subjects import BY_MESSAGE, event, replayed
-from schemas.wire import encode
-from services.inventory.replay_messages import again, due_s, step_of
+from schemas.wire import encode, read_header
+from services.inventory.recorded import Recorded, Stretch
+from services.inventory.replay_messages import again, due_s, fitting, foretold, reached, step_of
 from vireo.standalone.permissions import of_service
 
 OPERATION = derived_id(samples.OPERATION, "replay")
 FIRST = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def record(message: Any) -> dict[str, Any]:
-    """A row of the ledger."""
-    envelope = samples.enveloped(message)
-    return {
-        "id": envelope.id,
-        "type": envelope.type,
-        "source": envelope.source,
-        "subject": envelope.subject,
-        "envelope": encode(envelope),
-    }
+def recorded(number: int, envelope: bytes) -> Recorded:
+    return Recorded(
+        number=number,
+        position=number,
+        received_at=FIRST,
+        operation=None,
+        vm=None,
+        host=None,
+        envelope=envelope,
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,13 +38,14 @@ def record(message: Any) -> dict[str, Any]:
     ids=lambda one: BY_MESSAGE[type(one)].name,
 )
 def test_every_event_has_a_place_under_the_replays_name(message: Any) -> None:
-    row = record(message)
-    published = again(row, name="friday", operation=OPERATION)
+    row = recorded(1, encode(samples.enveloped(message)))
+    header = read_header(row.envelope)
+    published = again(row, header, name="friday", operation=OPERATION)
     assert published.subject.startswith("vireo.replay.friday.")
     assert published.subject.count(".") == 7
-    assert published.data == row["envelope"]
-    assert published.headers["Vireo-Replay-Of"] == row["id"]
-    assert published.message_id != row["id"]
+    assert published.data == row.envelope
+    assert published.headers["Vireo-Replay-Of"] == header.id
+    assert published.message_id != header.id
 
 
 def test_the_rest_of_the_subject_is_the_originals() -> None:
@@ -79,3 +82,25 @@ def test_steps_count_from_where_it_began() -> None:
     assert step_of(150, begin=100, last=200) == 10
     assert step_of(200, begin=100, last=200) == 20
     assert step_of(5, begin=5, last=5) == 20
+
+
+def test_events_go_together_up_to_a_size_and_one_that_is_larger_goes_alone() -> None:
+    found = [recorded(number, bytes(size)) for number, size in enumerate((9, 4, 4, 4), start=1)]
+    assert fitting(found, most_bytes=8) == found[:1]
+    assert fitting(found[1:], most_bytes=8) == found[1:3]
+    assert fitting([], most_bytes=8) == []
+
+
+def test_nothing_is_left_up_to_where_was_read_only_if_all_that_was_found_is_published() -> None:
+    found = [recorded(number, b"") for number in (14, 17)]
+    stretch = Stretch(events=found, through=20, more=True)
+    assert [reached(10, stretch, published) for published in range(3)] == [10, 14, 20]
+    assert reached(10, Stretch(events=[], through=20, more=True), 0) == 20
+
+
+def test_a_forecast_counts_what_the_database_has_and_names_what_is_in_files() -> None:
+    assert foretold("friday", 3, []) == "3 events to vireo.replay.friday.>"
+    assert foretold("friday", 3, [anchor_in(samples.ANCHOR)]) == (
+        "3 events, and what is asked for of 4096 rows in events-2024-11.jsonl.gz,"
+        " to vireo.replay.friday.>"
+    )
