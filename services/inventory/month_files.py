@@ -106,11 +106,18 @@ class MonthFiles:
                 yield await self._group(seal, low, min(low + BLOCK - 1, seal.last))
 
     async def _seals_of(self, month: Month) -> list[SealRow]:
+        """Those of its days. Raises Unfit: a file without some of its rows would be in the way for ever."""
         async with self._postgres.connection() as connection:
             records = await connection.fetch(
                 self._queries["seals_of_rows"], self._stream, month.first, month.last
             )
-        return [SealRow(**record) for record in records]
+        seals = [SealRow(**record) for record in records]
+        ends = [month.first - 1, *(seal.last for seal in seals)]
+        if [seal.first for seal in seals] != [end + 1 for end in ends[:-1]] or ends[
+            -1
+        ] != month.last:
+            raise Unfit(f"not all days of {month} are sealed")
+        return seals
 
     async def _group(self, seal: SealRow, first: int, last: int) -> bytes:
         """A block of a day's rows under its seal."""

@@ -131,6 +131,18 @@ async def test_a_file_that_does_not_prove_the_month_takes_nothing_out(
     assert len(await numbers(kept)) == len(SAID)
 
 
+async def test_a_month_whose_days_are_not_sealed_yet_is_put_away_when_they_are(
+    kept: Audited,
+) -> None:
+    await kept.by_hand("delete from seals")
+    retention = retention_of(kept)
+    await retention.turn()
+    assert retention.fault == "no month is put away: not all days of 2026-01 are sealed"
+    await kept.turn()
+    await retention.turn()
+    assert await whole(kept)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
