@@ -32,6 +32,8 @@ class Replay(Struct, frozen=True, kw_only=True):
     published: int
     stopped: bool
     ended: bool
+    problem: str | None
+    """Why it failed, as JSON."""
 
 
 def again(event: Recorded, header: Header, *, name: str, operation: str) -> Outgoing:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from chassis.bus import BusError, Incoming, Outgoing
@@ -22,7 +23,7 @@ from schemas.envelope import Envelope
 from schemas.forecasts import Forecast
 from schemas.problems import Problem, not_found
 from schemas.wire import read_header
-from services.inventory.columns import in_utc
+from services.inventory.columns import in_utc, json_of
 from services.inventory.event_source import EventSources, Unreadable
 from services.inventory.reads import types_of
 from services.inventory.recorded import Recorded, Selection
@@ -46,6 +47,8 @@ PAGE_BYTES = 512 * 1024
 
 log = structlog.get_logger()
 
+_problem = msgspec.json.Decoder(Problem)
+
 
 class Replays:
     """The handlers of `replay.start` and `replay.stop`."""
@@ -68,14 +71,26 @@ class Replays:
     async def on_start(self, command: Envelope[ReplayEvents], _message: Incoming) -> None:
         replay = await self._begin(command)
         if not replay.ended:
-            try:
-                await self._run(command, replay)
-            except Unreadable as unreadable:
-                failed = events.OperationFailed(problem=unreadable.problem)
-                await self._tell(failed, "operation.failed", command)
-                log.warning("replay_failed", name=replay.name, reason=unreadable.problem.detail)
-                return
+            await self._carry_out(command, replay)
             replay = await self._state(command.id)
+        if replay.problem is None:
+            await self._tell_end(command, replay)
+        else:
+            failed = events.OperationFailed(problem=_problem.decode(replay.problem))
+            await self._tell(failed, "operation.failed", command)
+            log.warning("replay_failed", name=replay.name, reason=failed.problem.detail)
+
+    async def _carry_out(self, command: Envelope[ReplayEvents], replay: Replay) -> None:
+        """Until it has ended, or failed."""
+        try:
+            await self._run(command, replay)
+        except Unreadable as unreadable:
+            async with self._postgres.connection() as connection:
+                await connection.execute(
+                    self._queries["fail"], command.id, json_of(unreadable.problem)
+                )
+
+    async def _tell_end(self, command: Envelope[ReplayEvents], replay: Replay) -> None:
         done = events.ReplayEnded(
             name=replay.name, published=replay.published, complete=not replay.stopped
         )

@@ -7,7 +7,7 @@ values ($1, $2, $3, $4)
 on conflict (operation) do nothing;
 
 -- name: state
-select name, number, last, published, stopped, ended from replays where operation = $1;
+select name, number, last, published, stopped, ended, problem from replays where operation = $1;
 
 -- name: advance
 update replays set number = $2, published = published + $3 where operation = $1
@@ -18,6 +18,9 @@ select stopped from replays where operation = $1;
 
 -- name: end
 update replays set ended = true where operation = $1;
+
+-- name: fail
+update replays set ended = true, problem = $2 where operation = $1;
 
 -- name: stop
 update replays set stopped = true where name = $1 and not ended returning operation::text;

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from chassis.bus import Outgoing
-from schemas.commands import RebuildInventory, ReplayEvents
+from schemas.commands import RebuildInventory, ReplayEvents, StopReplay
 from schemas.forecasts import Forecast
 from schemas.problems import Problem
 from services.inventory.event_source import Unreadable
@@ -330,6 +330,21 @@ async def test_of_a_file_that_is_not_what_was_put_away_nothing_is_published(
     assert problem.detail.startswith(says)
     february = wish("later", since=datetime(2026, 2, 1, tzinfo=UTC))
     assert len(await replayed(kept, february, OTHER)) == 3
+
+
+async def test_a_replay_that_failed_has_ended_and_whoever_asks_again_is_told_the_same(
+    kept: Audited,
+) -> None:
+    kept = await put_away(kept)
+    content = (folder_of(kept) / JANUARY).read_bytes()
+    gone(folder_of(kept))
+    assert await replayed(kept, wish("again"), OPERATION) == []
+    await replays_on(kept).on_stop(ordered(StopReplay(name="again"), OTHER), NO_MESSAGE)
+    assert (await end_of(kept, OTHER)).problem.detail == "There is no running replay 'again'."
+    (folder_of(kept) / JANUARY).write_bytes(content)
+    # The command comes again: who carried it out was killed before he could acknowledge it.
+    assert await replayed(kept, wish("again"), OPERATION) == []
+    assert (await end_of(kept, OPERATION)).problem.detail == WHERE
 
 
 async def test_a_forecast_says_what_is_in_files_and_refuses_what_is_not(kept: Audited) -> None:
