@@ -386,6 +386,21 @@ PLANE = Dashboard(
 DASHBOARDS = (FLEET, HOST, VM, PLANE)
 
 
+LINK = {
+    "type": "dashboards",
+    "tags": ["vireo"],
+    "title": "Vireo",
+    "asDropdown": True,
+    "keepTime": True,
+    "includeVars": False,
+    "targetBlank": False,
+    "icon": "external link",
+    "tooltip": "",
+    "url": "",
+}
+"""To the other dashboards, at the same time."""
+
+
 def as_json(dashboard: Dashboard) -> str:
     """What Grafana reads."""
     value = {
@@ -397,7 +412,7 @@ def as_json(dashboard: Dashboard) -> str:
         "graphTooltip": 1,
         "refresh": "15s",
         "time": {"from": "now-3h", "to": "now"},
-        "links": [{"type": "dashboards", "tags": ["vireo"], "title": "Vireo", "asDropdown": True}],
+        "links": [LINK],
         "templating": {"list": [_variable(each) for each in dashboard.variables]},
         "panels": list(_placed(dashboard.panels)),
     }

@@ -6,6 +6,7 @@ up for: the next one tells what is newest then.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
@@ -34,6 +35,8 @@ from services.metrics.settings import OtlpSettings
 
 log = structlog.get_logger()
 
+EXPORTER = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
+"""The module, and so the logger, of who sends."""
 SCHEMA = ""
 """The names are Prometheus', not those of OpenTelemetry's semantic conventions."""
 UNSAID = 0
@@ -58,29 +61,48 @@ class Push:
         self._clock = clock
         self._told = told
         self._exporter = exporter(settings, endpoint)
+        self._complaints = Complaints()
+        logging.getLogger(EXPORTER).addFilter(self._complaints)
         self._resource = Resource.create(
             {"service.name": "metrics", "service.instance.id": instance, "vireo.site": site}
         )
         self._threads = Threads(1, name="otlp")
 
     async def push(self) -> None:
-        """For ever."""
-        failing = False
+        """For ever. Said is the first push, and then each that goes otherwise than the one before."""
+        before: bool | None = None
         while True:
             await self._clock.sleep(self._settings.every_s)
             at = self._clock.now()
             sent = await self._threads.run(partial(self._send, self._told(), at))
-            if failing == sent:
-                failing = not sent
-                (log.info if sent else log.warning)("metrics_pushed", success=sent)
+            if sent and not before:
+                log.info("metrics_pushed")
+            if not sent and before is not False:
+                log.warning("metrics_not_pushed", reason=self._complaints.first)
+            before = sent
 
     def close(self) -> None:
         self._threads.close()
         self._exporter.shutdown()
+        logging.getLogger(EXPORTER).removeFilter(self._complaints)
 
     def _send(self, told: Iterable[Family], at: datetime) -> bool:
         data = as_otlp(told, resource=self._resource, at=at)
+        self._complaints.first = ""
         return self._exporter.export(data) is MetricExportResult.SUCCESS
+
+
+class Complaints(logging.Filter):
+    """Keeps what the exporter logs out of the log: a collector that is away would fill it, each push with
+    every one of its retries. The first of a push has the cause, the last only that it gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.first = self.first or record.getMessage()
+        return False
 
 
 def exporter(settings: OtlpSettings, endpoint: str) -> MetricExporter:

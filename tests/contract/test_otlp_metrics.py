@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import threading
 from collections.abc import Iterator
@@ -10,17 +11,21 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+import structlog
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import Resource
 
+from chassis.clock import SystemClock
 from services.metrics.exposition import told
 from services.metrics.model import Fleet
 from services.metrics.plane import Plane
-from services.metrics.push import as_otlp, exporter
+from services.metrics.push import Push, as_otlp, exporter
 from services.metrics.settings import OtlpSettings
+from tests.fixtures.guest_site import until
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FLEET = Fleet(frames={"taken": 3, "garbled": 1})
@@ -28,9 +33,10 @@ PLANE = Plane(ready={"gateway": True})
 
 
 @contextmanager
-def collecting() -> Iterator[tuple[str, list[Any]]]:
-    """An endpoint, and what was posted to it."""
+def collecting(*statuses: int) -> Iterator[tuple[str, list[Any]]]:
+    """An endpoint, and what was posted to it. The first requests are answered so, all others with 200."""
     requests: list[Any] = []
+    answers = iter(statuses)
 
     class Desk(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -38,7 +44,7 @@ def collecting() -> Iterator[tuple[str, list[Any]]]:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             requests.append(ExportMetricsServiceRequest.FromString(body))
-            self.send_response(200)
+            self.send_response(next(answers, 200))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -89,3 +95,43 @@ def test_a_collector_that_is_away_is_no_more_than_a_failure() -> None:
     sender = exporter(OtlpSettings(timeout_s=0.5), endpoint)
     assert sender.export(data) is MetricExportResult.FAILURE
     sender.shutdown()
+
+
+def pushing_to(endpoint: str, *, timeout_s: float = 10) -> Push:
+    return Push(
+        OtlpSettings(every_s=0.01, timeout_s=timeout_s),
+        endpoint=endpoint,
+        instance="test",
+        site="lab",
+        clock=SystemClock(),
+        told=lambda: told(FLEET, PLANE),
+    )
+
+
+async def test_a_collector_that_goes_and_comes_back_is_said_once_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with structlog.testing.capture_logs() as logs, collecting(200, 404, 404) as (endpoint, _):
+        push = pushing_to(endpoint)
+        pushing = asyncio.create_task(push.push())
+        await until(lambda: len(logs) == 3)
+        pushing.cancel()
+        push.close()
+    assert [line["event"] for line in logs] == [
+        *("metrics_pushed", "metrics_not_pushed", "metrics_pushed")
+    ]
+    assert "404" in logs[1]["reason"]
+    assert not caplog.records
+
+
+async def test_why_a_collector_is_not_reached_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with collecting() as (endpoint, _):
+        pass
+    with structlog.testing.capture_logs() as logs:
+        push = pushing_to(endpoint, timeout_s=2)
+        pushing = asyncio.create_task(push.push())
+        await until(lambda: len(logs) == 1)
+        pushing.cancel()
+        push.close()
+    assert "Connection refused" in logs[0]["reason"]
+    assert not caplog.records
