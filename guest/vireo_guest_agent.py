@@ -18,12 +18,12 @@ import time
 
 # What is imported is resident for ever. This module of C is all that is needed of `json`; command lines are
 # read by hand because argparse, like json, would bring regular expressions along.
-from _json import encode_basestring_ascii
+from _json import encode_basestring_ascii, make_encoder
 
 # Only for those who check types; at run time there is no `typing` here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 VERSION = "1.0"
@@ -39,6 +39,11 @@ WISH_BYTES = 4096
 FRAME_BYTES = 64 * 1024
 MOST = 64
 TEXT = 255
+PAGE = 4096
+LINE = 512
+"""More than the first line of any file in /proc that is read for that alone."""
+SELDOM_S = 60.0
+"""How often that is looked up which hardly ever changes."""
 
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 LOCAL_TYPES = frozenset(("zfs", "btrfs", "bcachefs"))
@@ -52,17 +57,11 @@ RESERVED_PORTS = range(1023, 511, -1)
 # --- JSON ---------------------------------------------------------------------------------
 
 
+ENCODED = make_encoder(None, str, encode_basestring_ascii, None, ":", ",", False, False, False)
+
+
 def to_json(value: "Any") -> str:
-    if value is None or value is True or value is False:
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return encode_basestring_ascii(value)
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, dict):
-        members = (encode_basestring_ascii(k) + ":" + to_json(v) for k, v in value.items())
-        return "{" + ",".join(members) + "}"
-    return "[" + ",".join(map(to_json, value)) + "]"
+    return "".join(ENCODED(value, 0))
 
 
 def number_in(text: str, name: str) -> "float | None":
@@ -76,31 +75,73 @@ def number_in(text: str, name: str) -> "float | None":
 # --- what this machine says ---------------------------------------------------------------
 
 
-def read(path: str) -> str:
+def read(path: str, most: int = FRAME_BYTES) -> str:
+    return read_bytes(path, most).decode("utf-8", "replace")
+
+
+def read_bytes(path: str, most: int) -> bytes:
+    """What `open` would read, by half as many calls of the kernel. Nothing where there is no such file."""
+    data = b""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(FRAME_BYTES)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return data
+    try:
+        # A table of the kernel's comes a page at a time.
+        while len(data) < most:
+            piece = os.read(file, min(most - len(data), PAGE))
+            if not piece:
+                break
+            data += piece
+    except OSError:
+        pass
+    finally:
+        os.close(file)
+    return data
 
 
-def frame(root: str = "/") -> "dict[str, Any]":
+class Kept:
+    """What was looked up within the last minute and hardly ever changes. A card that is pulled, and another
+    that is put in under its name, is told wrongly for so long."""
+
+    def __init__(self) -> None:
+        self.known: "dict[Any, Any]" = {}
+        self.since = time.monotonic()
+
+    def forget_old(self) -> None:
+        now = time.monotonic()
+        if now - self.since >= SELDOM_S:
+            self.known.clear()
+            self.since = now
+
+    def look(self, ask: "Callable[[str], Any]", about: str) -> "Any":
+        key = (ask, about)
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = ask(about)
+        return found
+
+
+def frame(root: str = "/", kept: "Kept | None" = None) -> "dict[str, Any]":
     """Everything there is to say now. What is not known is not in it."""
+    kept = kept or Kept()
+    kept.forget_old()
+    name = os.uname()
     told = {
         "v": FRAME_VERSION,
         "agent": VERSION,
         "at": round(time.time(), 3),
-        "hostname": os.uname().nodename[:TEXT],
-        "os": os_name(root),
-        "kernel": os.uname().release[:TEXT],
-        "uptime_s": first_number(read(root + "proc/uptime")),
-        "cpus": online_cpus(),
-        "cpu": cpu(read(root + "proc/stat")),
-        "load": load(read(root + "proc/loadavg")),
+        "hostname": name.nodename[:TEXT],
+        "os": kept.look(os_name, root),
+        "kernel": name.release[:TEXT],
+        "uptime_s": first_number(read(root + "proc/uptime", LINE)),
+        "cpus": kept.look(online_cpus, root),
+        "cpu": cpu(read(root + "proc/stat", LINE)),
+        "load": load(read(root + "proc/loadavg", LINE)),
         "memory": memory(read(root + "proc/meminfo")),
         "file_systems": file_systems(read(root + "proc/self/mounts")),
-        "interfaces": interfaces(root),
-        "disks": disks(root),
+        "interfaces": interfaces(root, kept),
+        "disks": disks(root, kept),
         "users": users(root),
     }
     return {key: value for key, value in told.items() if value is not None}
@@ -132,7 +173,7 @@ def first_number(text: str) -> "float | None":
         return None
 
 
-def online_cpus() -> "int | None":
+def online_cpus(_root: str) -> "int | None":
     try:
         return os.sysconf("SC_NPROCESSORS_ONLN")
     except (OSError, ValueError):
@@ -158,9 +199,13 @@ def memory(text: str) -> "dict[str, int] | None":
     found = {}
     for line in text.splitlines():
         name, _, rest = line.partition(":")
+        if name not in names:
+            continue
         words = rest.split()
-        if name in names and words and words[0].isdigit():
+        if words and words[0].isdigit():
             found[names[name]] = int(words[0])
+        if len(found) == len(names):
+            break
     return found or None
 
 
@@ -169,12 +214,13 @@ def file_systems(mounts: str) -> "list[dict[str, Any]]":
     seen = set()
     found: "list[dict[str, Any]]" = []
     for line in mounts.splitlines():
-        words = line.split(" ")
+        words = line.split(" ", 3)
         if len(words) < 3 or words[0] in seen or len(found) == MOST:
             continue
-        source, mountpoint, type_ = words[0], unescaped(words[1]), words[2]
+        source, mountpoint, type_ = words[:3]
         if not source.startswith("/dev/") and type_ not in LOCAL_TYPES:
             continue
+        mountpoint = unescaped(mountpoint)
         try:
             space = os.statvfs(mountpoint)
         except OSError:
@@ -198,32 +244,35 @@ def unescaped(text: str) -> str:
     return text
 
 
-def interfaces(root: str) -> "list[dict[str, Any]] | None":
-    try:
-        names = sorted(os.listdir(root + "sys/class/net"))
-    except OSError:
+def interfaces(root: str, kept: Kept) -> "list[dict[str, Any]] | None":
+    # Two lines of heads, then one a card: what it received, and from the ninth column on what it sent.
+    lines = read(root + "proc/net/dev").splitlines()[2:]
+    if not lines:
         return None
     known = addresses()
     found = []
-    for name in names[:MOST]:
-        folder = root + "sys/class/net/" + name + "/"
-        try:
-            index = int(read(folder + "ifindex"))
-        except ValueError:
-            continue  # a file of the bonding driver's, or a card that was pulled just now
-        one = {
-            "name": name[:TEXT],
-            "mac": read(folder + "address").strip()[:TEXT],
-            "addresses": known.get(index, [])[:MOST],
-            "receive_bytes": whole(read(folder + "statistics/rx_bytes")),
-            "transmit_bytes": whole(read(folder + "statistics/tx_bytes")),
-        }
-        found.append({key: value for key, value in one.items() if value is not None})
+    for line in sorted(line.strip() for line in lines)[:MOST]:
+        name, _, counts = line.partition(":")
+        words = counts.split(None, 9)
+        numbers = kept.look(card, root + "sys/class/net/" + name + "/")
+        if numbers is None or len(words) < 9:
+            continue  # pulled just now, or not all there yet
+        found.append(
+            {
+                "name": name[:TEXT],
+                "mac": numbers[1],
+                "addresses": known.get(numbers[0], [])[:MOST],
+                "receive_bytes": int(words[0]),
+                "transmit_bytes": int(words[8]),
+            }
+        )
     return found
 
 
-def whole(text: str) -> "int | None":
-    return int(text) if text.strip().isdigit() else None
+def card(folder: str) -> "tuple[int, str] | None":
+    """The number that the kernel gave it, and its hardware's address."""
+    index = read(folder + "ifindex").strip()
+    return (int(index), read(folder + "address").strip()[:TEXT]) if index.isdigit() else None
 
 
 RTM_GETADDR, RTM_NEWADDR, NLMSG_DONE, NLMSG_ERROR = 22, 20, 3, 2
@@ -240,7 +289,7 @@ def addresses() -> "dict[int, list[str]]":
         return found
     with kernel:
         try:
-            kernel.settimeout(2)
+            kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 2, 0))
             kernel.send(struct.pack("=LHHLLBxxxi", 24, RTM_GETADDR, REQUEST_DUMP, 1, 0, 0, 0))
             while not take_addresses(kernel.recv(64 * 1024), found):
                 pass
@@ -280,15 +329,15 @@ def address_of(family: int, attributes: bytes) -> "str | None":
         return None
 
 
-def disks(root: str) -> "list[dict[str, Any]]":
+def disks(root: str, kept: Kept) -> "list[dict[str, Any]]":
     """Whole disks that are there, by `/proc/diskstats`; neither partitions nor what lies on top."""
     found: "list[dict[str, Any]]" = []
     for line in read(root + "proc/diskstats").splitlines():
-        words = line.split()
+        words = line.split(None, 10)
         if len(words) < 10 or len(found) == MOST:
             continue
         name = words[2]
-        if os.path.exists(root + "sys/block/" + name + "/device"):
+        if kept.look(os.path.exists, root + "sys/block/" + name + "/device"):
             found.append(
                 {
                     "name": name[:TEXT],
@@ -305,10 +354,8 @@ UTMP_BYTES, USER_PROCESS = 384, 7
 
 def users(root: str) -> "list[str] | None":
     """Who is logged in, each once; None where this machine keeps no book of it."""
-    try:
-        with open(root + "run/utmp", "rb") as file:
-            book = file.read(UTMP_BYTES * 4096)
-    except OSError:
+    book = read_bytes(root + "run/utmp", UTMP_BYTES * 4096)
+    if not book and not os.path.exists(root + "run/utmp"):
         return session_users(root)
     names = set()
     for offset in range(0, len(book) - UTMP_BYTES + 1, UTMP_BYTES):
@@ -402,12 +449,13 @@ class Line:
         self.line = line
         self.interval_s = interval_s
         self.pending = b""
+        self.kept = Kept()
 
     def speak(self) -> None:
         """Frame after frame until the connection fails, which raises OSError or ValueError."""
         while True:
             self.line.settimeout(STALL_S)
-            self.line.sendall(encoded(frame()))
+            self.line.sendall(encoded(frame(kept=self.kept)))
             self.listen(time.monotonic())
 
     def listen(self, since: float) -> None:

@@ -27,6 +27,14 @@ FILE = FOLDER / "vireo_guest_agent.py"
 UNIT = FOLDER / "vireo-guest-agent.service"
 
 
+NET_DEV = """\
+Inter-|   Receive              |  Transmit
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls
+  eth9:    7       1    0    0    0     0          0         0    15       2    0    0    0     0
+pulled:    7       1    0    0    0     0          0         0    15       2    0    0    0     0
+"""
+
+
 def machine_in(folder: Path, files: dict[str, str]) -> str:
     """The root of a machine that has these files alone."""
     for name, text in files.items():
@@ -66,8 +74,7 @@ def test_a_machines_files_are_read_as_they_are(tmp_path: Path) -> None:
             "sys/block/vda/device/model": "",
             "sys/class/net/eth9/ifindex": "99999\n",
             "sys/class/net/eth9/address": "52:54:00:00:00:01\n",
-            "sys/class/net/eth9/statistics/rx_bytes": "7\n",
-            "sys/class/net/bonding_masters": "",
+            "proc/net/dev": NET_DEV,
             "run/systemd/sessions/1": "USER=ada\nCLASS=user\n",
             "run/systemd/sessions/2": "USER=ada\nCLASS=user\n",
             "run/systemd/sessions/3": "USER=gdm\nCLASS=greeter\n",
@@ -81,9 +88,33 @@ def test_a_machines_files_are_read_as_they_are(tmp_path: Path) -> None:
     assert told["memory"] == {"total_kib": 1000, "available_kib": 500}
     assert told["disks"] == [{"name": "vda", "read_bytes": 102_400, "write_bytes": 51_200}]
     assert told["interfaces"] == [
-        {"name": "eth9", "mac": "52:54:00:00:00:01", "addresses": [], "receive_bytes": 7}
+        {
+            "name": "eth9",
+            "mac": "52:54:00:00:00:01",
+            "addresses": [],
+            "receive_bytes": 7,
+            "transmit_bytes": 15,
+        }
     ]
     assert told["users"] == ["ada"]
+
+
+def test_what_hardly_ever_changes_is_looked_up_anew_once_a_minute(tmp_path: Path) -> None:
+    release = {"etc/os-release": "PRETTY_NAME=Debian\n"}
+    root, kept = machine_in(tmp_path, {**release, "proc/loadavg": "1 1 1\n"}), agent.Kept()
+    assert agent.frame(root, kept)["os"] == "Debian"
+    machine_in(tmp_path, {"etc/os-release": "PRETTY_NAME=Newer\n", "proc/loadavg": "2 2 2\n"})
+    soon = agent.frame(root, kept)
+    kept.since -= agent.SELDOM_S
+    assert (soon["os"], soon["load"]) == ("Debian", [2.0, 2.0, 2.0])
+    assert agent.frame(root, kept)["os"] == "Newer"
+
+
+def test_a_table_of_the_kernels_is_read_to_its_end() -> None:
+    whole = Path("/proc/self/smaps").read_bytes()
+    assert len(whole) > 2 * agent.PAGE
+    assert len(agent.read_bytes("/proc/self/smaps", 1 << 24)) > 2 * agent.PAGE
+    assert agent.read_bytes("/proc/self/smaps", 100) == whole[:100]
 
 
 def test_file_systems_are_local_and_each_is_told_once(tmp_path: Path) -> None:
