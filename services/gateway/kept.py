@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from msgspec import Struct
 
@@ -76,7 +75,7 @@ class KeptAnswers:
 
     def __init__(self, *, most: int, most_bytes: int) -> None:
         self.shelf = Shelf(most=most, most_bytes=most_bytes)
-        self._asking: dict[Question, asyncio.Future[Any]] = {}
+        self._asking: dict[Question, asyncio.Task[Known]] = {}
         self._next: dict[Question, asyncio.Task[Known]] = {}
 
     async def answer(self, question: Question, ask: Ask) -> Known:
@@ -84,8 +83,6 @@ class KeptAnswers:
         asking = self._next.get(question)
         if asking is None:
             before = self._asking.get(question)
-            if before is None:
-                return await self._alone(question, ask)
             asking = asyncio.create_task(
                 self._answer(question, ask, before), name=question.endpoint
             )
@@ -95,19 +92,11 @@ class KeptAnswers:
         # One who goes away leaves the others their answer.
         return await asyncio.shield(asking)
 
-    async def _alone(self, question: Question, ask: Ask) -> Known:
-        """Where nobody asks: whoever comes from now on shares the next question, so that this one is
-        nobody else's, and ends with who asked it."""
-        ended = self._asking[question] = asyncio.get_running_loop().create_future()
-        try:
-            return await self._asked(question, ask)
-        finally:
-            ended.set_result(None)
-            if self._asking.get(question) is ended:
-                del self._asking[question]
-
-    async def _answer(self, question: Question, ask: Ask, before: asyncio.Future[Any]) -> Known:
-        await asyncio.wait([before])
+    async def _answer(
+        self, question: Question, ask: Ask, before: asyncio.Task[Known] | None
+    ) -> Known:
+        if before is not None:
+            await asyncio.wait([before])
         task = self._asking[question] = self._next.pop(question)
         try:
             return await self._asked(question, ask)
