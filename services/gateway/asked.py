@@ -6,6 +6,7 @@ What belongs here: from Litestar's request to `Asked`, naming every bad field. W
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,9 @@ B = TypeVar("B", bound=Struct)
 
 CONTEXT = "vireo.context"
 """Where the edge leaves a request's context in the ASGI scope."""
+OFTEN_BYTES = 256
+"""A longer query is hardly asked for again."""
+BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -71,12 +75,10 @@ async def read(
     """Read a request, whose body may be YAML if `yaml` says so. Raises Refused with every bad field of
     query, headers and body."""
     context = context_of(request.scope)
-    raw = await request.body()
+    raw = await request.body() if has_body(request.scope) else b""
     is_yaml = _is_yaml(request.headers.get("content-type"), raw, taken=yaml)
-    pairs = parse_qsl(
-        request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace"
-    )
-    found_query = read_query(pairs, query)
+    asked_for = request.scope["query_string"]
+    found_query = (_often if len(asked_for) <= OFTEN_BYTES else _query)(asked_for, query)
     found_body = read_yaml(raw, body) if is_yaml else read_body(raw, body)
     key = request.headers.get("idempotency-key")
     errors = tuple(_errors(found_query, found_body, key, check))
@@ -95,6 +97,20 @@ async def read(
         extend=context.extend,
         key=key,
     )
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a body comes with it: one that is not announced does not (RFC 9112, 6.3)."""
+    return any(name in BODY_HEADERS for name, _ in scope["headers"])
+
+
+def _query(raw: bytes, wanted: type[Q]) -> Q | Invalid:
+    pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, errors="replace")
+    return read_query(pairs, wanted)
+
+
+_often = lru_cache(maxsize=1024)(_query)
+"""What is asked for again and again is read once; all that is made of it are values."""
 
 
 def name_in_path(kind: str, text: str) -> str:

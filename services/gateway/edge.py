@@ -27,7 +27,7 @@ from structlog.contextvars import bound_contextvars
 from chassis import tracing
 from services.gateway import decide
 from services.gateway.answers import Refused, of_refusal, of_status, rendered
-from services.gateway.asked import CONTEXT, Context
+from services.gateway.asked import CONTEXT, Context, has_body
 from services.gateway.desk import Desk, Slots
 from services.gateway.model import Caller, Refusal
 
@@ -60,6 +60,7 @@ class Edge:
             tracing.span(name, kind="server", traceparent=came_from, attributes=attributes) as span,
         ):
             exchange = _Exchange(self._desk, request, receive, send)
+            exchange.received = not has_body(scope)
             await self._answer(scope, exchange)
             span.set_attribute("http.response.status_code", exchange.status)
             exchange.log(scope["method"], scope["path"])
