@@ -5,7 +5,8 @@ httptools itself collects request lines, headers and trailers of any size, and d
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -41,6 +42,7 @@ class BoundedHttp(HttpToolsProtocol):
             raise ValueError(TOO_LARGE)
         self._outside = 0
         super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, _HeadWithBody(self.transport, self.loop))
 
     def on_body(self, body: bytes) -> None:
         self._outside = 0
@@ -49,3 +51,37 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._outside = 0
         super().on_message_complete()
+
+
+class _HeadWithBody:
+    """As much of a transport as an answer is written to: its head goes with the body that follows at once,
+    in one call, so that the client wakes once; if none does, at the end of this round of the event loop."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: bytes | None = None
+        self._begun = False
+
+    def write(self, data: bytes) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._transport.writelines([held, data])
+        elif self._begun:
+            self._transport.write(data)
+        else:
+            self._begun = True
+            self._held = data
+            self._loop.call_soon(self._release)
+
+    def close(self) -> None:
+        self._release()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._transport.is_closing():
+            self._transport.write(held)

@@ -688,3 +688,20 @@ async def test_the_clients_trace_goes_on_in_the_command(gateway: GatewayUnderTes
 async def test_a_traceparent_that_is_none_does_no_harm(gateway: GatewayUnderTest) -> None:
     headers = {"traceparent": "00-zz-zz-01"}
     assert (await gateway.http.post("/v1/vms", json=SPEC, headers=headers)).status_code == 202
+
+
+async def test_the_head_of_an_answer_comes_with_its_body(gateway: GatewayUnderTest) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.settings.port)
+    for _ in range(20):
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read(65536)).endswith(b'\r\n\r\n{"status":"live"}')
+    writer.close()
+
+
+async def test_an_answer_without_a_body_ends_with_its_head(gateway: GatewayUnderTest) -> None:
+    gateway.inventory.tag = "t1"
+    head = b"GET /v1/vms HTTP/1.1\r\nHost: x\r\nConnection: close\r\nIf-None-Match: *\r\n"
+    answered = await said(gateway, head + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+    assert answered.startswith(b"HTTP/1.1 304 ")
+    assert answered.endswith(b"\r\n\r\n")
