@@ -8,6 +8,7 @@ logged with an id, and only the id is told.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from functools import partial
@@ -188,7 +189,7 @@ class _Knowing(Struct, frozen=True):
 
 
 class Desk:
-    """One endpoint: its decoder, its slots, its counts."""
+    """One endpoint: its decoder, its slots and who waits for one, its counts."""
 
     def __init__(
         self,
@@ -212,25 +213,38 @@ class Desk:
         self._clock = clock
         self._ids = ids
         self._busy = 0
+        self._line: deque[Incoming] = deque()
         self._knowing: list[_Knowing] = []
         self._looking = False
         self._working: set[asyncio.Task[None]] = set()
 
     async def answer_all(self, requests: Any) -> None:
         async for request in requests:
-            if self._busy >= self._endpoint.concurrency:
+            if self._busy < self._endpoint.concurrency:
+                self._take(request)
+            elif len(self._line) < self._endpoint.line:
+                self._line.append(request)
+            else:
                 busy = unavailable(f"{self.counts.subject} is busy; ask again soon")
                 await self._reply(request, _as_answer(busy), 0.0)
-                continue
-            self._busy += 1
-            tag, known = self._endpoint.tag, request.headers.get(KNOWN_HEADER)
-            if tag is None or known is None:
-                self._begin(self._answer(request))
-                continue
-            self._knowing.append(_Knowing(request, known, self._clock.monotonic()))
-            if not self._looking:
-                self._looking = True
-                self._begin(self._look(tag))
+
+    def _take(self, request: Incoming) -> None:
+        """Begin with a request; there is a slot for it."""
+        self._busy += 1
+        tag, known = self._endpoint.tag, request.headers.get(KNOWN_HEADER)
+        if tag is None or known is None:
+            self._begin(self._answer(request))
+            return
+        self._knowing.append(_Knowing(request, known, self._clock.monotonic()))
+        if not self._looking:
+            self._looking = True
+            self._begin(self._look(tag))
+
+    def _leave(self) -> None:
+        """A slot is free again: for whoever has waited longest."""
+        self._busy -= 1
+        if self._line:
+            self._take(self._line.popleft())
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=self.counts.subject)
@@ -243,6 +257,7 @@ class Desk:
                 while self._working:
                     await asyncio.wait(set(self._working))
         except TimeoutError:
+            self._line.clear()
             late = set(self._working)
             for task in late:
                 task.cancel()
@@ -261,7 +276,7 @@ class Desk:
                         self._begin(self._answer(each.request))
                         continue
                     answer = Answer(body=b"", tag=true) if isinstance(true, str) else true
-                    self._busy -= 1
+                    self._leave()
                     await self._reply(each.request, answer, self._clock.monotonic() - each.began)
         finally:
             self._looking = False
@@ -282,7 +297,7 @@ class Desk:
             try:
                 answer = await self._work(request)
             finally:
-                self._busy -= 1  # before the answer is out: who has it may ask again at once
+                self._leave()  # before the answer is out: who has it may ask again at once
         await self._reply(request, answer, self._clock.monotonic() - began)
 
     async def _work(self, request: Incoming) -> Answer:

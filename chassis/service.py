@@ -121,6 +121,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     request: type[Any]
     handler: Callable[[Any], Awaitable[Struct | bytes | Problem]]
     concurrency: int = 64
+    line: int = 1024
+    """Most requests that wait until others are done; those beyond are answered 503 at once."""
     tag: Callable[[], Awaitable[str]] | None = None
     """The tag of what is true now; one who knows an answer under it needs no other."""
 

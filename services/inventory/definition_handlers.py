@@ -121,6 +121,7 @@ class Definitions:
                 request=queries.Try,
                 handler=self.foresee,
                 concurrency=self._settings.queries,
+                line=self._settings.queries_waiting,
             ),
             *self._questions(),
         ]
@@ -153,6 +154,7 @@ class Definitions:
                 request=request,
                 handler=read,
                 concurrency=self._settings.queries,
+                line=self._settings.queries_waiting,
             )
 
 

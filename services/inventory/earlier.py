@@ -49,11 +49,12 @@ class Earlier:
             items.append(EarlierEvent(sequence=sequence, event=Raw(record["envelope"])))
         return EarlierEvents(items=tuple(items))
 
-    def endpoint(self, *, concurrency: int) -> Endpoint:
+    def endpoint(self, *, concurrency: int, line: int) -> Endpoint:
         return Endpoint(
             name="event.earlier",
             description="Stored events by their place in the stream",
             request=ReadEarlier,
             handler=self.read,
             concurrency=concurrency,
+            line=line,
         )

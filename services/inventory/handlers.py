@@ -173,6 +173,7 @@ def endpoints(
             request=queries.ListVms,
             handler=reads.vms,
             concurrency=settings.queries,
+            line=settings.queries_waiting,
             tag=partial(reads.tag, VMS),
         ),
         Endpoint(
@@ -181,6 +182,7 @@ def endpoints(
             request=queries.ListHosts,
             handler=reads.hosts,
             concurrency=settings.queries,
+            line=settings.queries_waiting,
             tag=partial(reads.tag, HOSTS),
         ),
         Endpoint(
@@ -197,6 +199,7 @@ def endpoints(
                 request=request,
                 handler=read,
                 concurrency=settings.queries,
+                line=settings.queries_waiting,
             )
             for name, description, request, read in plain
         ),
@@ -215,7 +218,7 @@ def audit_endpoints(audits: Audits, settings: InventorySettings) -> list[Endpoin
         ("ledger.check_seal", "A day, against its seal", audit.CheckSeal, audits.check_seal),
     )
     return [
-        Endpoint(name=name, description=text, request=request, handler=handler, concurrency=4)
+        Endpoint(name=name, description=text, request=request, handler=handler, concurrency=4, line=16)
         for name, text, request, handler in table
     ]
 
@@ -283,7 +286,7 @@ def assemble(
         endpoints=[
             *endpoints(inventory, reads, effects, changes, settings),
             *audit_endpoints(record.audits, settings),
-            earlier.endpoint(concurrency=settings.queries),
+            earlier.endpoint(concurrency=settings.queries, line=settings.queries_waiting),
             *defined.endpoints(),
         ],
         background=[

@@ -40,6 +40,8 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     """Most requests that may wait for operations at once; beyond it they are answered 503."""
     queries: Annotated[int, Meta(ge=1, le=10_000)] = 64
     """Most requests of each other endpoint that are worked on at once."""
+    queries_waiting: Annotated[int, Meta(ge=0, le=100_000)] = 1024
+    """Most requests of each of them that wait for their turn; beyond it they are answered 503."""
     poll_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     """How often to look for what other replicas committed, and whether Postgres answers."""
     trail_limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000

@@ -250,7 +250,7 @@ async def test_what_cannot_be_answered_now_is_503(bus: Bus, unique: str, error: 
     assert answer.status == 503
 
 
-async def test_a_slow_request_keeps_nobody_waiting_and_one_too_many_is_503(
+async def test_slow_requests_hold_up_only_as_many_as_work_at_once_and_one_too_many_is_503(
     bus: Bus, unique: str
 ) -> None:
     slow, may_end = asyncio.Semaphore(0), asyncio.Event()
@@ -261,19 +261,43 @@ async def test_a_slow_request_keeps_nobody_waiting_and_one_too_many_is_503(
             await may_end.wait()
         return await greet(request)
 
-    async with serving(bus, unique, [endpoint(handle, concurrency=2)]):
+    async with serving(bus, unique, [endpoint(handle, concurrency=2, line=1)]):
         first = asyncio.ensure_future(asked(bus, unique, Greet(name="slow")))
         await slow.acquire()
         assert await asked(bus, unique, Greet(name="quick")) == b'{"text":"hello quick"}'
         second = asyncio.ensure_future(asked(bus, unique, Greet(name="slow")))
         await slow.acquire()
-        refused = await asked(bus, unique, Greet(name="quick"))
+        two = [asyncio.ensure_future(asked(bus, unique, Greet(name=each))) for each in "xy"]
+        (refused,), _ = await asyncio.wait(two, return_when=asyncio.FIRST_COMPLETED)
         may_end.set()
-        answers = await asyncio.gather(first, second)
+        answers = await asyncio.gather(first, second, *two)
 
-    assert isinstance(refused, Problem)
-    assert refused.status == 503
-    assert list(answers) == [b'{"text":"hello slow"}'] * 2
+    problems = [each for each in answers if isinstance(each, Problem)]
+    assert problems == [refused.result()]
+    assert problems[0].status == 503
+    assert list(answers[:2]) == [b'{"text":"hello slow"}'] * 2
+    assert [each for each in answers[2:] if each not in problems] == [b'{"text":"hello x"}']
+
+
+async def test_who_waits_for_a_turn_is_answered_in_the_order_of_asking(
+    bus: Bus, unique: str
+) -> None:
+    begun, may_end, handled = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def handle(request: Greet) -> Greeting:
+        begun.set()
+        await may_end.wait()
+        handled.append(request.name)
+        return await greet(request)
+
+    names = [f"n{number}" for number in range(20)]
+    async with serving(bus, unique, [endpoint(handle, concurrency=1, line=len(names))]):
+        answers = [asyncio.ensure_future(asked(bus, unique, Greet(name=each))) for each in names]
+        await begun.wait()
+        may_end.set()
+        await asyncio.gather(*answers)
+
+    assert handled == names
 
 
 async def test_what_nobody_serves_has_no_responders(bus: Bus, unique: str) -> None:
