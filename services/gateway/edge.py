@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
 from typing import Any, TypeGuard, cast
 
 import structlog
@@ -156,7 +157,10 @@ class _Exchange:
             self.limit.reschedule(None if seconds is None else now + seconds)
 
     def log(self, method: str, path: str) -> None:
-        log.info(
+        """What went well is quiet: an operation that was accepted has a line of its own, and reads are
+        many."""
+        tell = log.info if self.status >= HTTPStatus.BAD_REQUEST else log.debug
+        tell(
             "request_answered",
             method=method,
             path=path,

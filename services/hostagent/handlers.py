@@ -234,7 +234,7 @@ class Agent:
         if (assignment.vm, assignment.host) != (id, host) or host != self._settings.host:
             raise Reject(f"the assignment says VM {assignment.vm} on {assignment.host}")
         if await self.keeper.accept(assignment):
-            log.info("assigned", vm=id, generation=assignment.generation, power=assignment.power)
+            log.debug("assigned", vm=id, generation=assignment.generation, power=assignment.power)
 
     async def on_reboot(self, envelope: Envelope[RebootVmOnce], _message: Incoming) -> None:
         action, operation = envelope.data, envelope.operation or envelope.id

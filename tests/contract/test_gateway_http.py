@@ -345,6 +345,20 @@ async def test_no_log_line_holds_a_token_or_its_hash(
         assert decide.token_hash(token)[:20] not in text
 
 
+async def test_a_refusal_is_a_line_in_the_log_and_a_read_that_went_well_is_for_debugging(
+    gateway_bus: MemoryBus, tmp_path: Path
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with gateway_on(gateway_bus, tmp_path) as gateway:
+            await gateway.http.get("/v1/hosts")
+            await gateway.http.get("/v1/hosts", headers={"Authorization": "Bearer nonsense"})
+    answered = [line for line in lines if line.get("path") == "/v1/hosts"]
+    assert [(line["status"], line["log_level"]) for line in answered] == [
+        (200, "debug"),
+        (401, "info"),
+    ]
+
+
 # reads
 
 
