@@ -32,7 +32,7 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
 
     postgres: PostgresSettings = PostgresSettings()
     retention: RetentionSettings = RetentionSettings()
-    batch: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
     """Most events in one transaction."""
     ack_wait_s: Annotated[float, Meta(ge=1, le=600)] = 5
     """After so long what a killed inventory had in hand is given to another (or to itself, restarted)."""
