@@ -56,7 +56,7 @@ class Disks:
 
     def missing(self, vm: VmId, spec: VmSpec) -> list[str]:
         """The names of disks that are not there, the seed among them."""
-        missing = [disk.name for disk in spec.disks if not self.path(vm, disk.name).exists()]
+        missing = [disk.name for disk in spec.disks if not self._entry(vm, disk.name).exists()]
         return [*missing, SEED] if spec.seeded and not self.seed(vm).exists() else missing
 
     def seed(self, vm: VmId) -> Path:
@@ -67,15 +67,17 @@ class Disks:
         entry = self._entry(vm, disk.name)
         if entry.exists():
             return
-        if entry.is_symlink() and not entry.readlink().parent.parent.is_dir():
-            raise HypervisorFailure(f"the pool of disk {disk.name!r} is away: {entry.readlink()}")
+        elsewhere = entry.readlink() if entry.is_symlink() else None
+        if elsewhere is not None and not elsewhere.parent.parent.is_dir():
+            raise HypervisorFailure(f"the pool of disk {disk.name!r} is away: {elsewhere}")
         base = self._base(disk)
         self._make_folder(vm)
-        if pool is not None and not entry.is_symlink():
-            _link(entry, pool.resolve() / vm / entry.name)
-        path = self.path(vm, disk.name)
-        if path != entry:
-            _passable(path.parent)
+        if pool is not None and elsewhere is None:
+            elsewhere = pool.resolve() / vm / entry.name
+            _link(entry, elsewhere)
+        if elsewhere is not None:
+            _passable(elsewhere.parent)
+        path = elsewhere or entry
         if self._empty:
             path.touch()
             return
