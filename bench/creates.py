@@ -28,8 +28,8 @@ from bench.test_driver import node_file
 from deploy.control_plane import ControlPlane
 
 ROUNDS = 5
-BURST = 300
-CONCURRENCY = 64
+BURST = 600
+CONCURRENCY = 128
 IDLE = 40
 WAIT = "wait=60s"
 """Each wish is one request, answered when the operation has ended."""

@@ -218,7 +218,9 @@ def audit_endpoints(audits: Audits, settings: InventorySettings) -> list[Endpoin
         ("ledger.check_seal", "A day, against its seal", audit.CheckSeal, audits.check_seal),
     )
     return [
-        Endpoint(name=name, description=text, request=request, handler=handler, concurrency=4, line=16)
+        Endpoint(
+            name=name, description=text, request=request, handler=handler, concurrency=4, line=16
+        )
         for name, text, request, handler in table
     ]
 
