@@ -44,7 +44,7 @@ class Events:
         operation: str | None = None,
         vm: str | None = None,
         host: str | None = None,
-        type: str | None = None,
+        types: Sequence[str] = (),
         after: str | None = None,
     ) -> AsyncGenerator[StreamedEvent]:
         """Events as they happen, without end; those after `after` first, if it is given.
@@ -52,7 +52,8 @@ class Events:
         Goes on after the last one seen when the connection breaks. Raises Unavailable once the server
         has been away for longer than the patience of the settings.
         """
-        query = query_of(operation=operation, vm=vm, host=host, type=type)
+        query = query_of(operation=operation, vm=vm, host=host)
+        query += [("type", name) for name in types]
         last, attempt = after, 0
         now = asyncio.get_running_loop().time
         heard = now()

@@ -84,6 +84,10 @@ async def test_a_stream_resumes_behind_its_beginning_without_hole_or_double(
     assert [each["id"] for each in one] == stored[3:5]
     configured = lines(plane, "--after", "0", "--type", "host.configured", "--count", "4")
     assert {each["type"] for each in configured} == {"vireo.host.configured.v1"}
+    two = ("--type", "host.registered", "--type", "host.configured")
+    either = lines(plane, "--after", "0", *two, "--count", "5")
+    told = {each["type"] for each in either}
+    assert told == {"vireo.host.registered.v1", "vireo.host.configured.v1"}
 
     # The same name goes on where it was, whatever was restarted meanwhile.
     await rack(client, "later")
@@ -170,7 +174,8 @@ def answers(plane: ControlPlane) -> bool:
 async def racks_heard(client: Client, *, after: int, count: int) -> list[str]:
     """As an open event stream tells them."""
     found: list[str] = []
-    async with aclosing(client.events.stream(type="host.configured", after=str(after))) as stream:
+    types = ("host.configured",)
+    async with aclosing(client.events.stream(types=types, after=str(after))) as stream:
         async for event in stream:
             found.append(json.loads(event.raw)["data"]["config"]["labels"]["rack"])
             if len(found) == count:

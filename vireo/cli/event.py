@@ -27,7 +27,7 @@ def events() -> None:
     epilog=examples(
         "vireo event tail",
         "vireo event tail --vm web1",
-        "vireo event tail --type vm.crashed -o json",
+        "vireo event tail --type vm.crashed --type vm.failed -o json",
         "vireo event tail --after 0 --count 10",
         "vireo event tail --name nightly -o json >> events.jsonl",
     )
@@ -52,8 +52,9 @@ def tail(
             help="Only those of this host.", autocompletion=completion.hosts, metavar="HOST"
         ),
     ] = None,
-    type: Annotated[
-        str | None, typer.Option(help="Only this one, like vm.started.", metavar="TYPE")
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="Only this one, like vm.started; repeatable.", metavar="TYPE"),
     ] = None,
     after: Annotated[
         str | None,
@@ -93,7 +94,7 @@ def tail(
 
         about = (await client.vms.get(vm)).id if vm else None
         events = client.events.stream(
-            operation=operation, vm=about, host=host, type=type, after=begin
+            operation=operation, vm=about, host=host, types=types or (), after=begin
         )
         left = count
         async with aclosing(events):
