@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from msgspec import Struct
 
 from chassis.service import Clock
-from chassis.tracing import span
+from chassis.tracing import sends, span
 from schemas import events
 from schemas.assignments import VmAssignment
 from services.hostagent.hypervisor import Hypervisor
@@ -185,6 +185,8 @@ def _sayings(steps: Sequence[Move | Say], *, start: int) -> list[Say]:
 
 
 def _spanned(step: Step, assignment: VmAssignment) -> AbstractContextManager[object]:
+    if not sends():
+        return nullcontext()
     return span(
         f"hypervisor.{_words(step)}",
         traceparent=assignment.traceparent,
