@@ -113,9 +113,8 @@ class MonthFiles:
             )
         seals = [SealRow(**record) for record in records]
         ends = [month.first - 1, *(seal.last for seal in seals)]
-        if [seal.first for seal in seals] != [end + 1 for end in ends[:-1]] or ends[
-            -1
-        ] != month.last:
+        begins = [*(seal.first for seal in seals), month.last + 1]
+        if begins != [end + 1 for end in ends]:
             raise Unfit(f"not all days of {month} are sealed")
         return seals
 
