@@ -312,7 +312,9 @@ async def test_two_instances_share_the_requests(bus: Bus, unique: str) -> None:
     assert {wire.data for wire in wires} == {b'{"text":"hello ada"}'}
 
 
-async def test_on_stopping_a_request_in_hand_is_answered(bus: Bus, unique: str) -> None:
+async def test_on_stopping_a_request_in_hand_and_those_behind_it_are_answered(
+    bus: Bus, unique: str
+) -> None:
     begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def handle(request: Greet) -> Greeting:
@@ -320,13 +322,19 @@ async def test_on_stopping_a_request_in_hand_is_answered(bus: Bus, unique: str) 
         await may_end.wait()
         return await greet(request)
 
-    async with serving(bus, unique, [endpoint(handle)]) as task:
-        answer = asyncio.ensure_future(asked(bus, unique, Greet(name="ada")))
+    one_at_a_time = endpoint(handle, concurrency=1, line=1)
+    async with serving(bus, unique, [one_at_a_time]) as task:
+        answers = [
+            asyncio.ensure_future(asked(bus, unique, Greet(name=each)))
+            for each in ("ada", "bob", "one too many")
+        ]
         await begun.wait()
+        await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)  # so the others are there
         task.cancel()
         await asyncio.wait([task], timeout=0.1)
         may_end.set()
-        assert await answer == b'{"text":"hello ada"}'
+        assert await answers[0] == b'{"text":"hello ada"}'
+        assert await answers[1] == b'{"text":"hello bob"}'
 
 
 @pytest.mark.parametrize("suffix", ["", ".{name}", ".{name}.ID1"])
