@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,8 @@ from vireo.cli.sparklines import BARS, sparkline
         ([None, None], "  "),
         ([0, None, 7], "▁ █"),
         ([0, math.nan, math.inf, 7], "▁  █"),
+        ([-sys.float_info.max, 0, sys.float_info.max], "▁▅█"),
+        ([0, 5e-324], "▁█"),
     ],
 )
 def test_a_series_is_drawn_and_a_gap_stays_a_gap(values: list[float | None], line: str) -> None:

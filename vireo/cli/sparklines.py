@@ -49,5 +49,7 @@ def _peak(values: Sequence[float | None]) -> float | None:
 def _bar(value: float, low: float, high: float) -> str:
     if high <= low:
         return BARS[0]
+    if math.isinf(high - low):
+        return _bar(value / 2, low / 2, high / 2)
     share = min(max((value - low) / (high - low), 0.0), 1.0)
     return BARS[min(int(share * len(BARS)), len(BARS) - 1)]
