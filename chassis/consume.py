@@ -73,7 +73,7 @@ async def consume(
     alive = asyncio.create_task(settler.keep_alive(), name=f"keep alive {consumer.name}")
     try:
         if isinstance(consumer, BatchConsumer):
-            await _in_batches(bus, consumer, settler)
+            await _in_batches(bus, consumer, settler, clock)
         else:
             await _one_by_one(bus, consumer, settler)
     finally:
@@ -157,10 +157,11 @@ def _key(consumer: Consumer, message: Incoming) -> str:
         return message.subject
 
 
-async def _in_batches(bus: Bus, consumer: BatchConsumer, settler: Settler) -> None:
+async def _in_batches(bus: Bus, consumer: BatchConsumer, settler: Settler, clock: Clock) -> None:
     """One batch is with the handler while the next one comes in."""
     waiting: Feed[Delivery] = Feed()
-    batches = asyncio.create_task(_work_off(waiting, consumer, settler), name=consumer.name)
+    working_off = _work_off(waiting, consumer, settler, clock)
+    batches = asyncio.create_task(working_off, name=consumer.name)
     try:
         async with bus.pull(consumer.stream, consumer.name, batch=2 * consumer.batch) as deliveries:
             async for delivery in deliveries:
@@ -177,13 +178,22 @@ class Stopped(Exception):
     """Nothing more comes."""
 
 
-async def _work_off(waiting: Feed[Delivery], consumer: BatchConsumer, settler: Settler) -> None:
+async def _work_off(
+    waiting: Feed[Delivery], consumer: BatchConsumer, settler: Settler, clock: Clock
+) -> None:
     """A batch is begun while the one before is still being acknowledged."""
     before: asyncio.Task[None] | None = None
+    not_before_s = clock.monotonic()
     async with asyncio.TaskGroup() as acknowledging:
         with suppress(Stopped):
             while not settler.stopping.is_set():
+                early_s = not_before_s - clock.monotonic()
+                if early_s > 0 and len(waiting) < consumer.batch:
+                    await settler.pause(early_s)
+                    continue
                 batch = await waiting.several(consumer.batch)
+                if len(batch) >= consumer.gather_from:
+                    not_before_s = clock.monotonic() + consumer.gather_s
                 if await _see_batch_through(batch, consumer, settler):
                     if before is not None:
                         await before

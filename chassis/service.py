@@ -97,6 +97,11 @@ class BatchConsumer(Struct, frozen=True, kw_only=True):
     subjects: tuple[str, ...]
     handler: Callable[[Sequence[Incoming]], Awaitable[None]]
     batch: int = 500
+    gather_s: float = 0.0
+    """Under load a batch begins no sooner than so long after the one before it began: larger ones cost less
+    a message. 0: at once."""
+    gather_from: int = 16
+    """There is load if the batch before had so many messages."""
     ack_wait_s: float = 30
     max_deliver: int = 10
 

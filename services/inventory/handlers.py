@@ -278,6 +278,8 @@ def assemble(
                 subjects=(subjects.ALL_EVENTS,),
                 handler=inventory.on_events,
                 batch=settings.batch,
+                gather_s=settings.gather_s,
+                gather_from=settings.gather_from,
                 ack_wait_s=settings.ack_wait_s,
                 max_deliver=-1,
             ),

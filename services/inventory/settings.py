@@ -34,6 +34,11 @@ class InventorySettings(ChassisSettings, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
     """Most events in one transaction."""
+    gather_s: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    """Where events come fast, a transaction begins no sooner than so long after the one before it began:
+    larger ones cost less an event."""
+    gather_from: Annotated[int, Meta(ge=1, le=10_000)] = 16
+    """They come fast if the transaction before had so many."""
     ack_wait_s: Annotated[float, Meta(ge=1, le=600)] = 5
     """After so long what a killed inventory had in hand is given to another (or to itself, restarted)."""
     waiters: Annotated[int, Meta(ge=1, le=100_000)] = 4096

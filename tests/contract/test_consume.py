@@ -21,12 +21,12 @@ from chassis.bus import (
     StreamConfig,
     Unavailable,
 )
-from chassis.clock import SystemClock
+from chassis.clock import ManualClock, SystemClock
 from chassis.consume import Patience, consume, durable_of
 from chassis.dispatch import by_type
 from chassis.ids import SystemIds
 from chassis.meters import Meters
-from chassis.service import BatchConsumer, Consumer, Reject, Retry
+from chassis.service import BatchConsumer, Clock, Consumer, Reject, Retry
 from schemas.commands import DeleteVm, StartVm
 from schemas.envelope import Envelope
 from schemas.wire import encode, wrap
@@ -106,11 +106,15 @@ def batches(
 
 @asynccontextmanager
 async def working(
-    bus: Bus, consumer: Consumer | BatchConsumer, desk: Desk, patience: Patience = QUICK
+    bus: Bus,
+    consumer: Consumer | BatchConsumer,
+    desk: Desk,
+    patience: Patience = QUICK,
+    clock: Clock | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """The consumer at work; stopped as a service stops it."""
     task = asyncio.create_task(
-        consume(bus, consumer, meters=desk.meters, clock=SystemClock(), patience=patience)
+        consume(bus, consumer, meters=desk.meters, clock=clock or SystemClock(), patience=patience)
     )
     try:
         yield task
@@ -480,6 +484,72 @@ class TestBatches:
         assert max(sizes) <= 10
         assert len(sizes) < 25
         await everything_is_acknowledged(bus, stream, desk)
+
+    async def test_under_load_begin_no_sooner_than_is_said(
+        self, bus: Bus, stream: str, desk: Desk
+    ) -> None:
+        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+        keeping_alive = 1
+
+        async def handle(messages: Sequence[Incoming]) -> None:
+            for message in messages:
+                desk.note(message)
+
+        gathering = batches(stream, handle, gather_s=5.0, gather_from=1, ack_wait_s=60)
+        async with working(bus, gathering, desk, clock=clock):
+            await publish(bus, stream, "1")
+            await desk.until_seen(1)
+            await publish(bus, stream, "2", "3")
+            async with asyncio.timeout(PATIENCE_S):
+                while clock.sleeping == keeping_alive:
+                    await asyncio.sleep(0.005)
+            await clock.advance(4.9)
+            assert desk.bodies == ["1"]
+            await clock.advance(0.2)
+            await desk.until_seen(3)
+
+        assert desk.bodies == ["1", "2", "3"]
+        await everything_is_acknowledged(bus, stream, desk)
+
+    async def test_that_are_small_begin_at_once(self, bus: Bus, stream: str, desk: Desk) -> None:
+        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+
+        async def handle(messages: Sequence[Incoming]) -> None:
+            for message in messages:
+                desk.note(message)
+
+        gathering = batches(stream, handle, gather_s=5.0, gather_from=2)
+        async with working(bus, gathering, desk, clock=clock):
+            await publish(bus, stream, "1")
+            await desk.until_seen(1)
+            await publish(bus, stream, "2")
+            await desk.until_seen(2)
+
+        assert desk.bodies == ["1", "2"]
+
+    async def test_that_wait_for_more_are_not_waited_for_at_the_end(
+        self, bus: Bus, stream: str, desk: Desk
+    ) -> None:
+        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+
+        async def handle(messages: Sequence[Incoming]) -> None:
+            for message in messages:
+                desk.note(message)
+
+        gathering = batches(stream, handle, gather_s=5.0, gather_from=1)
+        async with working(bus, gathering, desk, clock=clock):
+            await publish(bus, stream, "1")
+            await desk.until_seen(1)
+            await publish(bus, stream, "2")
+
+        fresh = Desk()
+
+        async def note(message: Incoming) -> None:
+            fresh.note(message)
+
+        async with working(bus, one(stream, note), fresh):
+            await fresh.until_seen(1)
+        assert fresh.bodies == ["2"]
 
     async def test_that_fail_come_again_one_by_one(self, bus: Bus, stream: str, desk: Desk) -> None:
         async def handle(messages: Sequence[Incoming]) -> None:
