@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 import structlog
 
+from bench.places import disk, spread
 from bench.report import json_line, table
 
 NAMES = ("creates", "boot", "footprint", "scheduler", "inventory", "metrics")
@@ -40,8 +40,9 @@ def measure(name: str, *, as_json: bool, events: int | None = None) -> None:
     print(f"bench: {name}", file=sys.stderr, flush=True)
     parts = [importlib.import_module(f"bench.{part}") for part in PARTS.get(name, (name,))]
     # Short: Unix sockets lie below it. QEMU and Postgres go through it as users of their own.
-    with tempfile.TemporaryDirectory(prefix="vireo-bench-", dir=_disk()) as directory:
+    with tempfile.TemporaryDirectory(prefix="vireo-bench-", dir=disk()) as directory:
         Path(directory).chmod(0o711)
+        spread(Path(directory))
         given = {"events": events} if name == "inventory" and events is not None else {}
         rows = [figure for part in parts for figure in part.run(Path(directory), **given)]
     if as_json:
@@ -49,11 +50,6 @@ def measure(name: str, *, as_json: bool, events: int | None = None) -> None:
             print(json_line(figure), flush=True)
     else:
         print(table(rows), flush=True)
-
-
-def _disk() -> str:
-    """Where state outlives the machine's power: `/tmp` may lie in memory, where syncing costs nothing."""
-    return os.environ.get("TMPDIR", "/var/tmp")
 
 
 if __name__ == "__main__":

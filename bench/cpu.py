@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 
 import psutil
@@ -9,6 +11,10 @@ import psutil
 from deploy.control_plane import ControlPlane
 
 LOAD = "load generator"
+LOOK_S = 0.5
+AT_REST = 0.15
+"""So much of a core is a control plane's that has nothing left to do: ticks and telemetry."""
+REST_WITHIN_S = 30.0
 
 
 def cpu_seconds(plane: ControlPlane) -> dict[str, float]:
@@ -21,6 +27,17 @@ def cpu_seconds(plane: ControlPlane) -> dict[str, float]:
 def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What was taken from one reading to the next by those that are in both."""
     return {name: after[name] - before[name] for name in before if name in after}
+
+
+async def until_at_rest(plane: ControlPlane) -> None:
+    """Wait until what was asked for earlier has no more consequences. Raises TimeoutError if it never ends."""
+    async with asyncio.timeout(REST_WITHIN_S):
+        share = 1.0
+        while share > AT_REST:
+            before, began = cpu_seconds(plane), time.perf_counter()
+            await asyncio.sleep(LOOK_S)
+            spent = between(before, cpu_seconds(plane))
+            share = sum(spent.values()) / (time.perf_counter() - began)
 
 
 def _of_family(pid: int) -> float:

@@ -20,15 +20,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from bench.cpu import between, cpu_seconds
+from bench.cpu import between, cpu_seconds, until_at_rest
 from bench.floor import create_floor_s
 from bench.load import Answer, Clients, Connection, clients
+from bench.places import no_disks, spread
 from bench.report import Row, Target, quantile, row
 from bench.test_driver import node_file
 from deploy.control_plane import ControlPlane
 
 ROUNDS = 5
-BURST = 600
+BURST = 1500
 CONCURRENCY = 128
 IDLE = 40
 WAIT = "wait=60s"
@@ -80,7 +81,12 @@ def test_plane(directory: Path) -> Iterator[ControlPlane]:
     """Vireo with one large host of make-believe."""
     uri = node_file(directory / "node.xml")
     settings = ("scheduler.cpu_overcommit=64", "scheduler.disk_overcommit=64")
-    with ControlPlane(directory / "state", {"h1": uri}, settings=settings) as plane:
+    state = directory / "state"
+    host = state / "hosts" / "h1"
+    state.mkdir(mode=0o711)
+    spread(state)
+    host.mkdir(parents=True)
+    with no_disks(host), ControlPlane(state, {"h1": uri}, settings=settings) as plane:
         yield plane
 
 
@@ -93,6 +99,7 @@ async def throughput(plane: ControlPlane, raw_uri: str) -> list[Burst]:
 
 
 async def measured_burst(plane: ControlPlane, load: Clients, name: str, raw_uri: str) -> Burst:
+    await until_at_rest(plane)
     before, began = cpu_seconds(plane), time.perf_counter()
     operations = await create_many(load, name, BURST)
     seconds = time.perf_counter() - began
