@@ -66,7 +66,8 @@ class _HeadWithBody:
     def write(self, data: bytes) -> None:
         if self._held is not None:
             held, self._held = self._held, None
-            self._transport.writelines([held, data])
+            # asyncio's own transport never gets rid of an empty part, from Python 3.12 on.
+            self._transport.writelines([held, data] if data else [held])
         elif self._begun:
             self._transport.write(data)
         else:

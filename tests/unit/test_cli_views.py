@@ -259,11 +259,13 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize("kind", ["xterm-256color", "dumb"])
 def test_a_narrow_terminal_gets_the_rows_of_a_list_unbroken(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", kind)
     monkeypatch.setenv("COLUMNS", "40")
     show_table(vm_table([VM], wide=True, now=LATER), empty="no VMs")
     header, row = terminal.getvalue().splitlines()

@@ -90,7 +90,9 @@ def _show_whole(table: RichTable) -> None:
         column.no_wrap = True
     console = _console()
     boundless = console.options.update(width=MOST_WIDTH)
-    console.width = max(console.width, console.measure(table, options=boundless).maximum)
+    width = max(console.width, console.measure(table, options=boundless).maximum)
+    # Both: rich takes a terminal that calls itself dumb for 80 columns unless it is told the height, too.
+    console.size = (width, console.height)  # type: ignore[assignment]
     console.print(table)
 
 
