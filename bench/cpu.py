@@ -30,7 +30,8 @@ def between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str
 
 
 async def until_at_rest(plane: ControlPlane) -> None:
-    """Wait until what was asked for earlier has no more consequences. Raises TimeoutError if it never ends."""
+    """Wait until what was asked for earlier has no more consequences. Raises TimeoutError if that takes
+    longer than `REST_WITHIN_S`."""
     async with asyncio.timeout(REST_WITHIN_S):
         share = 1.0
         while share > AT_REST:

@@ -18,7 +18,7 @@ GET_FLAGS, SET_FLAGS = 0x80086601, 0x40086602
 """`FS_IOC_GETFLAGS` and `FS_IOC_SETFLAGS` of linux/fs.h, where a long has 64 bits."""
 TOP_OF_TREES = 0x00020000
 """`FS_TOPDIR_FL`, the `T` of chattr(1): what is below has nothing to do with each other."""
-MEMORY = Path("/dev/shm")  # noqa: S108  a folder of our own is made in it
+MEMORY = Path("/dev/shm")
 
 
 def disk() -> str:

@@ -92,7 +92,7 @@ def _show_whole(table: RichTable) -> None:
     boundless = console.options.update(width=MOST_WIDTH)
     width = max(console.width, console.measure(table, options=boundless).maximum)
     # Both: rich takes a terminal that calls itself dumb for 80 columns unless it is told the height, too.
-    console.size = (width, console.height)  # type: ignore[assignment]
+    console.size = (width, console.height)
     console.print(table)
 
 
