@@ -24,6 +24,8 @@ from typing import Self
 from deploy.lab import cgroups, configuration
 
 START_TIMEOUT_S = 30.0
+RESTART_TIMEOUT_S = 70.0
+"""libvirtd that is told to end gives the calls in hand half a minute, then ends all the same."""
 STOP_TIMEOUT_S = 15.0
 COMMAND_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.02
@@ -130,7 +132,7 @@ class Host:
         """Restart libvirtd, after SIGKILL if `kill`; returns when the new one answers."""
         before = self._libvirtd_pid()
         os.kill(self._running_pid(), signal.SIGUSR1 if kill else signal.SIGHUP)
-        if not _wait_until(lambda: self._libvirtd_pid() not in (None, before), START_TIMEOUT_S):
+        if not _wait_until(lambda: self._libvirtd_pid() not in (None, before), RESTART_TIMEOUT_S):
             raise LabError(f"{self.name}: libvirtd did not come back; see {self._log_file}")
         self._wait_until_up()
 

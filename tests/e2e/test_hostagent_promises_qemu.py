@@ -6,7 +6,6 @@ The host sees a machine of two nodes, each with one of the real one's CPUs; the 
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,12 +55,8 @@ def host(lab_directory: Path, huge_pages: None) -> Host:
 
 
 def inside(host: Host, *command: str) -> None:
-    subprocess.run(
-        ["nsenter", "-t", str(host.pid), "-m", "--", *command],
-        check=True,
-        timeout=30,
-        stdin=subprocess.DEVNULL,
-    )
+    done = host.run(command)
+    assert done.returncode == 0, done.stderr
 
 
 def write_nodes(folder: Path, *, pages: int) -> None:
