@@ -44,7 +44,7 @@ async def test_the_agent_comes_by_cloud_init_or_by_hand_and_systemd_keeps_it(
         frame = site.of()[0]
         assert (frame.hostname, frame.os.split()[0]) == ("web", "Debian")
         assert [one.mountpoint for one in frame.file_systems] == ["/"]
-        assert await guest.run("cloud-init status --wait") == "\nstatus: done\n"
+        assert (await guest.run("cloud-init status --wait")).strip() == "status: done"
         first = await guest.facts(UNIT)
         assert (first["ActiveState"], first["UnitFileState"]) == ("active", "enabled")
         await _is_small_and_may_little(guest)
