@@ -104,6 +104,20 @@ def batches(
     )
 
 
+def noting(desk: Desk) -> Callable[[Sequence[Incoming]], Awaitable[None]]:
+    """A handler of batches that takes note of each message."""
+
+    async def handle(messages: Sequence[Incoming]) -> None:
+        for message in messages:
+            desk.note(message)
+
+    return handle
+
+
+def still_clock() -> ManualClock:
+    return ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+
+
 @asynccontextmanager
 async def working(
     bus: Bus,
@@ -488,14 +502,8 @@ class TestBatches:
     async def test_under_load_begin_no_sooner_than_is_said(
         self, bus: Bus, stream: str, desk: Desk
     ) -> None:
-        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
-        keeping_alive = 1
-
-        async def handle(messages: Sequence[Incoming]) -> None:
-            for message in messages:
-                desk.note(message)
-
-        gathering = batches(stream, handle, gather_s=5.0, gather_from=1, ack_wait_s=60)
+        clock, keeping_alive = still_clock(), 1
+        gathering = batches(stream, noting(desk), gather_s=5.0, gather_from=1, ack_wait_s=60)
         async with working(bus, gathering, desk, clock=clock):
             await publish(bus, stream, "1")
             await desk.until_seen(1)
@@ -512,14 +520,8 @@ class TestBatches:
         await everything_is_acknowledged(bus, stream, desk)
 
     async def test_that_are_small_begin_at_once(self, bus: Bus, stream: str, desk: Desk) -> None:
-        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
-
-        async def handle(messages: Sequence[Incoming]) -> None:
-            for message in messages:
-                desk.note(message)
-
-        gathering = batches(stream, handle, gather_s=5.0, gather_from=2)
-        async with working(bus, gathering, desk, clock=clock):
+        gathering = batches(stream, noting(desk), gather_s=5.0, gather_from=2)
+        async with working(bus, gathering, desk, clock=still_clock()):
             await publish(bus, stream, "1")
             await desk.until_seen(1)
             await publish(bus, stream, "2")
@@ -530,14 +532,8 @@ class TestBatches:
     async def test_that_wait_for_more_are_not_waited_for_at_the_end(
         self, bus: Bus, stream: str, desk: Desk
     ) -> None:
-        clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
-
-        async def handle(messages: Sequence[Incoming]) -> None:
-            for message in messages:
-                desk.note(message)
-
-        gathering = batches(stream, handle, gather_s=5.0, gather_from=1)
-        async with working(bus, gathering, desk, clock=clock):
+        gathering = batches(stream, noting(desk), gather_s=5.0, gather_from=1)
+        async with working(bus, gathering, desk, clock=still_clock()):
             await publish(bus, stream, "1")
             await desk.until_seen(1)
             await publish(bus, stream, "2")
